@@ -33,7 +33,7 @@ pub fn chain<'a>(error: &'a (dyn Error + 'a)) -> impl fmt::Display + 'a {
     struct Chain<'a>(&'a (dyn Error + 'a));
     impl fmt::Display for Chain<'_> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            self.0.fmt(f)?;
+            write!(f, "{}", self.0)?;
             let mut cause = self.0.source();
             while let Some(error) = cause {
                 write!(f, ": {error}")?;
