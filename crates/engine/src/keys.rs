@@ -19,7 +19,11 @@ pub fn data_key(region_key: &[u8]) -> Bytes {
 
 /// Engine key of a region's exclusive end, where an empty end means "no end".
 pub fn data_end_key(region_end: &[u8]) -> Bytes {
-    if region_end.is_empty() { Bytes::from_static(&[DATA + 1]) } else { data_key(region_end) }
+    if region_end.is_empty() {
+        Bytes::from_static(&[DATA + 1])
+    } else {
+        data_key(region_end)
+    }
 }
 
 /// Region key of an engine key in a data family; shares the bytes.

@@ -13,11 +13,14 @@
 
 pub mod keys;
 pub mod kv;
+mod memory;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use memory::{Fault, MemEngine};
 
 /// A column family. The set is closed, so that a batch over all of them can be atomic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -63,11 +66,15 @@ pub enum Error {
     /// The data was written by a format this version does not read.
     #[error("data directory {dir} has format {found}, this version reads {wanted}")]
     Format { dir: String, found: String, wanted: String },
-    /// A sync failed before; the engine takes no more writes, the process must restart and recover.
-    #[error("the engine stopped after a failed sync")]
+    /// A write or sync failed before; the engine takes no more of them, the process must restart and recover.
+    #[error("the engine stopped after a failed write or sync")]
     Poisoned,
     #[error("{act} in {dir}")]
-    Io { act: &'static str, dir: String, source: std::io::Error },
+    Io {
+        act: &'static str,
+        dir: String,
+        source: std::io::Error,
+    },
     #[error("{act}: {message}")]
     Backend { act: &'static str, message: String },
 }
@@ -127,13 +134,15 @@ impl Batch {
     }
 }
 
-/// The door. Shared by threads; every method takes `&self`.
+/// The door. Shared by threads; every method takes `&self`. Ranges are half-open, and an empty end means "no end".
+///
+/// After a failed write or sync the engine is poisoned: what lies on disk is not known until the next opening reads it, so
+/// every later write and sync answers [`Error::Poisoned`].
 pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// Makes `batch` visible, whole. Not durable until a later [`sync`](Engine::sync) returns.
     fn write(&self, batch: Batch) -> Result<()>;
 
     /// Returns once every batch whose `write` returned before this call is durable. Callers at the same time share one sync.
-    /// After a failure the engine is poisoned: every later write and sync answers [`Error::Poisoned`].
     fn sync(&self) -> Result<()>;
 
     /// Latest value of `key`.
@@ -146,7 +155,7 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// writes that began after this call returned are untouched.
     fn delete_range(&self, cf: Cf, start: &[u8], end: &[u8]) -> Result<()>;
 
-    /// Loads pairs that ascend strictly, in bounded memory. Not atomic.
+    /// Loads pairs, in bounded memory. Not atomic. Panics when the keys do not ascend strictly.
     fn ingest(&self, cf: Cf, pairs: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<()>;
 
     /// About how many bytes on disk and in memory the keys in `[start, end)` take. Reads no data.
@@ -168,7 +177,8 @@ pub trait Snapshot: Send + Sync + 'static {
 }
 
 /// Walks a range in both directions. Every move returns the pair it stands on, or `None` past either end.
-/// After `None`, `seek` and `seek_for_prev` start anew. A cursor may be reused for many seeks, cheaply.
+/// After `None`, `next` and `prev` stay there; `seek` and `seek_for_prev` start anew. A cursor may be reused for many seeks,
+/// cheaply.
 pub trait Cursor: Send {
     /// To the first key `>= key`.
     fn seek(&mut self, key: &[u8]) -> Result<Option<(Bytes, Bytes)>>;
@@ -178,4 +188,30 @@ pub trait Cursor: Send {
     fn next(&mut self) -> Result<Option<(Bytes, Bytes)>>;
     /// To the preceding key; to the range's last key on a fresh cursor.
     fn prev(&mut self) -> Result<Option<(Bytes, Bytes)>>;
+}
+
+/// Passes pairs on while their keys ascend strictly, and panics when they do not: the caller's bug would silently lose writes.
+struct Ascending<'a> {
+    pairs: &'a mut dyn Iterator<Item = (Bytes, Bytes)>,
+    last: Option<Bytes>,
+}
+
+impl<'a> Ascending<'a> {
+    fn new(pairs: &'a mut dyn Iterator<Item = (Bytes, Bytes)>) -> Ascending<'a> {
+        Ascending { pairs, last: None }
+    }
+}
+
+impl Iterator for Ascending<'_> {
+    type Item = (Bytes, Bytes);
+
+    fn next(&mut self) -> Option<(Bytes, Bytes)> {
+        let (key, value) = self.pairs.next()?;
+        assert!(
+            self.last.as_ref().is_none_or(|last| *last < key),
+            "ingested keys do not ascend"
+        );
+        self.last = Some(key.clone());
+        Some((key, value))
+    }
 }
