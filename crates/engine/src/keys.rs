@@ -11,10 +11,28 @@ const DATA: u8 = b'z';
 
 /// Engine key of a region key.
 pub fn data_key(region_key: &[u8]) -> Bytes {
-    let mut key = Vec::with_capacity(region_key.len() + 1);
-    key.push(DATA);
-    key.extend_from_slice(region_key);
+    let mut key = Vec::new();
+    data_key_to(region_key, &mut key);
     key.into()
+}
+
+/// Appends the engine key of a region key to `out`.
+pub fn data_key_to(region_key: &[u8], out: &mut Vec<u8>) {
+    out.reserve(region_key.len() + 1);
+    out.push(DATA);
+    out.extend_from_slice(region_key);
+}
+
+/// Calls `f` with the engine key of a region key, without allocating when it is short. For reads.
+pub fn with_data_key<T>(region_key: &[u8], f: impl FnOnce(&[u8]) -> T) -> T {
+    let mut short = [DATA; 128];
+    match short.get_mut(1..=region_key.len()) {
+        Some(rest) => {
+            rest.copy_from_slice(region_key);
+            f(&short[..=region_key.len()])
+        }
+        None => f(&data_key(region_key)),
+    }
 }
 
 /// Engine key of a region's exclusive end, where an empty end means "no end".

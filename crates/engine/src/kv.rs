@@ -3,9 +3,15 @@
 //! Keys here are region keys (see [`crate::keys`]), without the engine's prefix. Two living implementations: the replicated one in
 //! `raftstore`, and an in-memory one (`engine::kv::memory`) that answers at once.
 
+pub mod memory;
+pub mod view;
+
 use base::{ClusterId, MonoTime, PeerId, RegionId};
 use bytes::Bytes;
 use proto::metapb::{Peer, Region, RegionEpoch};
+
+pub use memory::MemKv;
+pub use view::RegionView;
 
 use crate::{Cf, Cursor, Result as EngineResult};
 

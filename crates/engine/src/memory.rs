@@ -273,8 +273,10 @@ impl State {
     }
 }
 
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// Bounds of `[start, end)`, where an empty end means none; `None` when nothing lies between.
-fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<(Bound<&'a [u8]>, Bound<&'a [u8]>)> {
+fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<Bounds<'a>> {
     if end.is_empty() {
         Some((Bound::Included(start), Bound::Unbounded))
     } else {
@@ -421,7 +423,7 @@ impl MemCursor {
         pair
     }
 
-    fn find(&self, range: (Bound<&[u8]>, Bound<&[u8]>), backwards: bool) -> Result<Option<(Bytes, Bytes)>> {
+    fn find(&self, range: Bounds<'_>, backwards: bool) -> Result<Option<(Bytes, Bytes)>> {
         if let (Bound::Included(low) | Bound::Excluded(low), Bound::Included(high) | Bound::Excluded(high)) = range
             && (low > high || (low == high && !matches!(range, (Bound::Included(_), Bound::Included(_)))))
         {
