@@ -1,0 +1,41 @@
+//! `bench`: figures of the whole system, from optimised builds.
+
+use anyhow::Result;
+
+use crate::stage::{self, Outcome, Report};
+use crate::system;
+use crate::workspace::{self, Profile};
+
+/// Measure the whole system: builds `ferrite` and `ferrite-bench` optimised and runs one benchmark.
+///
+///   cargo xtask bench engine    each engine: loads, synced batches, reads, memory, disk
+///   cargo xtask bench kv        the whole system, beside a bare echo and etcd
+///
+/// What follows the name goes to the benchmark; `cargo xtask bench kv --help` lists its options.
+/// Each ends with a line per goal (`goal put_vs_etcd_64: 3.4 (wanted >= 3.0): met`) and exits 1 if
+/// one is missed. Other work on the machine spoils the figures.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Name of the benchmark and its arguments.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    bench: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<bool> {
+    system::ensure()?;
+    let mut report = Report::new("bench");
+    report.stage("bench", || {
+        stage::must(&mut workspace::build(Profile::Release, &["ferrite-server", "ferrite-bench"]))?;
+        bench(&args.bench)
+    });
+    Ok(report.finish())
+}
+
+/// Runs `ferrite-bench`, which finds `ferrite` through the environment.
+fn bench(arguments: &[String]) -> Result<Outcome> {
+    let mut command = std::process::Command::new(workspace::binary(Profile::Release, "ferrite-bench"));
+    command.args(arguments).current_dir(workspace::root());
+    command.env("FERRITE_BIN", workspace::binary(Profile::Release, "ferrite"));
+    stage::run(&mut command)
+}

@@ -1,0 +1,44 @@
+//! `test`: everything continuous integration runs by default.
+
+use anyhow::Result;
+
+use crate::stage::Report;
+use crate::workspace::{self, Profile};
+use crate::{sim, system};
+
+/// Seeds of the short simulation. The long one is `cargo xtask sim --seeds 1000`.
+const SEEDS: &str = "50";
+
+/// Run the tests: unit, property and integration tests, a short simulation, short chaos on real
+/// processes.
+///
+/// Without arguments everything runs that continuous integration runs, on a fresh machine too (a
+/// missing C compiler is installed, or the line to type is printed). Arguments go to `cargo test`
+/// and run that part alone:
+///
+///   cargo xtask test -p ferrite-engine crash
+///
+/// Longer runs of the same things: `cargo xtask sim --seeds 1000`, `cargo xtask cluster kill9`,
+/// `cargo xtask cluster power-cut`.
+#[derive(clap::Args)]
+#[command(verbatim_doc_comment)]
+pub struct Args {
+    /// Arguments of `cargo test`; with any, only that runs.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    cargo: Vec<String>,
+}
+
+pub fn run(args: &Args) -> Result<bool> {
+    system::ensure()?;
+    let mut report = Report::new("test");
+    if !args.cargo.is_empty() {
+        report.command("cargo test", workspace::cargo(&["test", "--locked"]).args(&args.cargo));
+        return Ok(report.finish());
+    }
+    report.command(
+        "unit and integration",
+        &mut workspace::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
+    );
+    report.stage("simulation", || sim::stage(Profile::Dev, &["--seeds", SEEDS]));
+    Ok(report.finish())
+}

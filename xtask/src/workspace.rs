@@ -1,0 +1,74 @@
+//! Where things are: the checkout, the target directory, our cache, the binaries we build.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Root of the checkout. `xtask` is a member, so its manifest's parent is the root.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the workspace")
+}
+
+/// Whether this is an unattended run.
+pub fn in_ci() -> bool {
+    env::var("CI").is_ok_and(|value| value == "true" || value == "1")
+}
+
+/// What outlives a checkout: tools and, in continuous integration, the target directory.
+pub fn cache() -> PathBuf {
+    let base = env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let base = base.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    base.unwrap_or_else(env::temp_dir).join("ferrite")
+}
+
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root().join(dir),
+        None if in_ci() => cache().join("target"),
+        None => root().join("target"),
+    }
+}
+
+/// The cargo that runs us, in the checkout, with our target directory.
+pub fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root()).env("CARGO_TARGET_DIR", target());
+    if in_ci() {
+        // Incremental state only pays in a checkout that lives on; here it would cost time and fill the cache.
+        command.env("CARGO_INCREMENTAL", "0");
+    }
+    command
+}
+
+/// How a binary is built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    Dev,
+    Release,
+}
+
+/// Path of a binary of ours once built.
+pub fn binary(profile: Profile, name: &str) -> PathBuf {
+    let folder = match profile {
+        Profile::Dev => "debug",
+        Profile::Release => "release",
+    };
+    target().join(folder).join(name)
+}
+
+/// The command that builds `packages`.
+pub fn build(profile: Profile, packages: &[&str]) -> Command {
+    let mut command = cargo(&["build", "--locked"]);
+    if profile == Profile::Release {
+        command.arg("--release");
+    }
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    command
+}
