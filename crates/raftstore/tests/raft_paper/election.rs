@@ -69,7 +69,7 @@ fn leader_bcast_beat() {
 #[test]
 fn follower_start_election() {
     let mut node = Node::new(1, 3);
-    let timeout = node.raw.raft.randomized_election_timeout();
+    let timeout = node.election_ticks;
     assert!(node.ticks(timeout - 1).is_empty());
 
     let asked = node.tick();
@@ -88,7 +88,7 @@ fn follower_start_election() {
 #[test]
 fn candidate_start_new_election() {
     let mut node = Node::candidate(1, 3);
-    let timeout = node.raw.raft.randomized_election_timeout();
+    let timeout = node.election_ticks;
     assert!(node.ticks(timeout - 1).is_empty());
     let asked = node.tick();
     assert_eq!(kinds(&asked), [(MsgRequestPreVote, 2), (MsgRequestPreVote, 3)]);
@@ -173,7 +173,7 @@ fn candidate_fallback() {
 
 fn must_return_to_term_of_leader(message: fn(u64) -> raft::eraftpb::Message) {
     let mut node = Node::candidate(1, 3);
-    let timeout = node.raw.raft.randomized_election_timeout();
+    let timeout = node.election_ticks;
     node.ticks(timeout - 1);
     node.step(message(node.term()));
     assert_eq!((node.role(), node.term(), node.leader_id()), (Follower, 2, 2));
@@ -267,7 +267,7 @@ fn ticks_until_campaign(node: &mut Node) -> usize {
     (1..).find(|_| !node.tick().is_empty()).expect("it campaigns some day")
 }
 
-/// Section 5.2: timeouts are drawn from an interval. We draw them; the crate must keep to the value it is given.
+/// Section 5.2: timeouts are drawn from an interval. We draw them; the crate, told before a tick, must keep to our value.
 fn must_wait_as_drawn(begin: fn(Disk, usize) -> Node) {
     let mut seen = BTreeSet::new();
     for seed in 0..300 {

@@ -82,10 +82,29 @@ fn split_vote() {
         );
     }
 
-    let patience = network[2].raw.raft.randomized_election_timeout();
+    let patience = network[2].election_ticks;
     network.ticks(patience);
     assert_eq!((network[2].role(), network[2].term()), (Leader, 4));
     assert_eq!((network[3].role(), network[3].leader_id()), (Follower, 2));
+}
+
+/// Section 5.2: why timeouts are drawn anew for each election: with equal ones that stay, votes may be split for ever.
+#[test]
+fn equal_timeouts_split_votes_until_redrawn() {
+    let mut network = Network::led(3);
+    network.isolate(1);
+    for id in [2, 3] {
+        network.node(id).election_ticks = 15;
+    }
+    network.ticks(300);
+    assert!(
+        [2, 3]
+            .iter()
+            .all(|&id| network[id].role() != Leader && network[id].term() > 10)
+    );
+    network.node(3).election_ticks = 16;
+    network.ticks(30);
+    assert_eq!((network[2].role(), network[3].role()), (Leader, Follower));
 }
 
 /// Section 6 and thesis 9.6: a node that was cut off does not disturb the group when it comes back.
@@ -162,7 +181,7 @@ fn leader_without_quorum_steps_down() {
     assert_eq!(network[1].leader_id(), 0);
 }
 
-/// Section 5.4.1: two candidates of one group; the one whose log is behind loses and learns it.
+/// Sections 5.2 and 5.4.1: two candidates of one group; the one whose log is behind gets nowhere, and raises no term.
 #[test]
 fn dueling_candidates() {
     let mut network = Network::new(3);
@@ -171,18 +190,27 @@ fn dueling_candidates() {
     network.campaign(3);
     assert_eq!(
         (network[3].role(), network[3].term()),
-        (PreCandidate, 1),
+        (Follower, 2),
+        "node 2 has voted in term 2, and tells so"
+    );
+
+    network.campaign(3);
+    assert_eq!(
+        (network[3].role(), network[3].term()),
+        (PreCandidate, 2),
         "node 2 hears its leader and does not answer"
     );
 
     network.run_out_leases();
+    network.take_delivered();
     network.campaign(3);
-    assert_eq!(
-        (network[3].role(), network[3].term()),
-        (Follower, 2),
-        "node 2 refuses, and tells its term"
-    );
-    assert_eq!(network.leaders(), [1]);
+    let refusal = network
+        .take_delivered()
+        .into_iter()
+        .find(|message| message.to == 3)
+        .expect("node 2 answers now");
+    assert!(refusal.reject, "the log of node 3 is behind");
+    assert_eq!((network.leaders(), network[2].term(), network[3].term()), (vec![1], 2, 2));
 
     network.heal();
     network.propose(1, "x");

@@ -136,7 +136,7 @@ fn vote_request_tells_last_entry() {
         let mut node = follower(&[]);
         let entries = (2..).zip(terms).map(|(index, &term)| entry(term, index)).collect();
         node.step(append(2, 1, 2, FIRST, entries, 1));
-        let timeout = node.raw.raft.randomized_election_timeout();
+        let timeout = node.election_ticks;
         let asked = node.ticks(timeout);
         assert_eq!(kinds(&asked), [(MsgRequestPreVote, 2), (MsgRequestPreVote, 3)]);
         assert_eq!(node.role(), PreCandidate);

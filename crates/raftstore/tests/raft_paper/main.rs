@@ -1,5 +1,5 @@
 //! The Raft paper, section by section, over the `raft` crate as `raftstore` configures it: pre-vote, check-quorum,
-//! asynchronous persistence, election timeouts of one fixed value per node.
+//! asynchronous persistence, election timeouts overruled by us.
 //!
 //! These tests pin what our wrapper relies on, so that a new version of the crate cannot change it in silence. "Section"
 //! means Ongaro and Ousterhout, "In Search of an Understandable Consensus Algorithm (Extended Version)", 2014; "thesis"

@@ -16,7 +16,7 @@ fn leader_start_replication() {
     assert_eq!(kinds(&sent), [(MsgAppend, 2), (MsgAppend, 3)]);
     for append in &sent {
         assert_eq!((append.index, append.log_term, append.commit), (last, 2, last));
-        let [entry] = &append.entries[..] else {
+        let [entry] = append.entries.as_slice() else {
             panic!("one entry, got {:?}", append.entries)
         };
         assert_eq!((entry.term, entry.index, &entry.data[..]), (2, last + 1, &b"x"[..]));

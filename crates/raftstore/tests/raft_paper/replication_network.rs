@@ -56,6 +56,21 @@ fn log_replication_over_lossy_network() {
     }
 }
 
+/// Section 5.4.1: what was acknowledged is there after every node has lost power, whoever leads then.
+#[test]
+fn committed_entries_survive_restart_of_all() {
+    for next in 1..=3 {
+        let mut network = Network::led(3);
+        ["a", "b", "c"].into_iter().for_each(|data| network.propose(1, data));
+        network.ids().into_iter().for_each(|id| network.restart(id));
+        assert!(network.nodes().all(|node| node.role() == Follower && node.term() == 2));
+        network.elect(next);
+        network.propose(next, "d");
+        network.beat();
+        network.must_have_applied(&["a", "b", "c", "d"]);
+    }
+}
+
 /// A group of one commits by its own disk alone.
 #[test]
 fn single_node_commit() {

@@ -14,24 +14,23 @@ pub const ELECTION_TICKS: usize = 10;
 pub const HEARTBEAT_TICKS: usize = 2;
 
 /// The election timeout of `node` under `seed`: uniform in `[ELECTION_TICKS, 2 * ELECTION_TICKS)`, the paper's range
-/// (section 9.3). Drawn by us, once for each start of a node, and given to the crate as a range of one value.
+/// (section 9.3). The crate draws from a source that cannot be seeded, so whoever owns the node overrules it.
 pub fn draw_election_ticks(seed: u64, node: u64) -> usize {
     let mixed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ node.wrapping_mul(0xc2b2_ae3d_27d4_eb4f);
     SmallRng::seed_from_u64(mixed).random_range(ELECTION_TICKS..2 * ELECTION_TICKS)
 }
 
-fn config(id: u64, election_ticks: usize, applied: u64) -> Config {
+fn config(id: u64, applied: u64) -> Config {
     Config {
         id,
         applied,
         election_tick: ELECTION_TICKS,
         heartbeat_tick: HEARTBEAT_TICKS,
-        min_election_tick: election_ticks,
-        max_election_tick: election_ticks + 1,
         pre_vote: true,
         check_quorum: true,
         max_size_per_msg: 1 << 20,
         max_inflight_msgs: 256,
+        batch_append: true,
         ..Config::default()
     }
 }
@@ -43,6 +42,8 @@ pub struct Node {
     /// With a slow disk nothing is synced until the test says so.
     pub slow_disk: bool,
     pub reads: Vec<ReadState>,
+    /// Ticks without a leader after which it campaigns.
+    pub election_ticks: usize,
 }
 
 impl Node {
@@ -57,13 +58,14 @@ impl Node {
 
     pub fn boot_with(id: u64, disk: Disk, election_ticks: usize) -> Self {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let config = config(id, election_ticks, disk.seen.applied_index);
+        let config = config(id, disk.seen.applied_index);
         let raw = RawNode::new(&config, disk, &logger).expect("the configuration is valid");
         Self {
             raw,
             unsynced: VecDeque::new(),
             slow_disk: false,
             reads: Vec::new(),
+            election_ticks,
         }
     }
 
@@ -145,6 +147,7 @@ impl Node {
     }
 
     pub fn tick(&mut self) -> Vec<Message> {
+        self.raw.raft.set_randomized_election_timeout(self.election_ticks);
         self.raw.tick();
         self.pump()
     }
