@@ -1,1 +1,35 @@
-fn main() {}
+//! `ferrite-bench`: whole-system benchmarks, started by `cargo xtask bench`.
+//!
+//! Each ends with a line per goal and exits 1 if one is missed, 2 if it could not be measured.
+
+mod kv;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[derive(Parser)]
+#[command(name = "ferrite-bench", version, about = "Whole-system benchmarks of Ferrite")]
+enum Bench {
+    /// Start, idle size, put and get under load and fail-over, beside a bare echo, etcd and the disk's floor.
+    Kv(kv::Args),
+    /// The bare echo server that `kv` measures against: answers raw gets and puts at once.
+    #[command(hide = true)]
+    Echo(kv::echo::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Bench::parse() {
+        Bench::Kv(args) => kv::run(&args),
+        Bench::Echo(args) => kv::echo::serve(&args).map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("ferrite-bench: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
