@@ -1,1 +1,28 @@
-//! Placeholder
+//! A client of the cluster, over the public wire alone: it works against any server that speaks it.
+//!
+//! [`RawClient`] serves keys without transactions, [`Pd`] talks to the placement driver. A key goes from `raw` to `route`,
+//! which finds its region in `cache` (or asks `pd`), sends the request through `store`, on a stream of its own or with others
+//! in `batch`, and tries again as `cache` and `retry` say. `cache`, `keys` and `retry` are plain values without I/O.
+//! Invariants: every call ends within its deadline; a write whose outcome is unknown is never reported as failed or done, and
+//! one that must not happen twice is never sent twice; all queues are bounded.
+
+mod batch;
+mod cache;
+mod call;
+mod error;
+mod keys;
+mod net;
+mod options;
+mod pd;
+mod raw;
+mod request;
+mod retry;
+mod route;
+mod store;
+mod tso;
+
+pub use error::{Error, Hint, PdError};
+pub use keys::KeyRange;
+pub use options::{Api, ClientOptions, Keyspace};
+pub use pd::Pd;
+pub use raw::{Checksum, Pair, RawClient, ScanOptions, Swap, Ttl};

@@ -1,0 +1,105 @@
+//! One call of the API: its deadline, its tries, and what it will say if it fails.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use base::MonoTime;
+
+use crate::Error;
+use crate::retry::{Cause, Retry};
+
+/// State of a call over all its tries.
+pub(crate) struct Call {
+    retry: Retry,
+    given: Duration,
+    /// A try of a write ended so that it is unknown whether it was done.
+    undetermined: bool,
+}
+
+/// Seeds of the waits' jitter, so that no two calls wait alike.
+pub(crate) struct Seeds(AtomicU64);
+
+impl Seeds {
+    pub fn new(first: u64) -> Seeds {
+        Seeds(AtomicU64::new(first))
+    }
+
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Call {
+    /// Begins now and ends after `given`.
+    pub fn begin(given: Duration, seeds: &Seeds) -> Call {
+        Call {
+            retry: Retry::new(MonoTime::now() + given, seeds.next()),
+            given,
+            undetermined: false,
+        }
+    }
+
+    /// A part of this call that is tried by itself, under the same deadline.
+    pub fn part(&self, seeds: &Seeds) -> Call {
+        let retry = Retry::new(self.retry.deadline, seeds.next());
+        Call {
+            retry,
+            given: self.given,
+            undetermined: self.undetermined,
+        }
+    }
+
+    /// Takes over what a part came to know of its writes.
+    pub fn inherit(&mut self, part: &Call) {
+        self.undetermined |= part.undetermined;
+    }
+
+    /// Counts a try.
+    pub fn on_try(&mut self) {
+        self.retry.attempts += 1;
+    }
+
+    /// From now on it is unknown whether the write was done.
+    pub fn on_undetermined(&mut self) {
+        self.undetermined = true;
+    }
+
+    /// Time left.
+    pub fn left(&self) -> Duration {
+        self.retry.deadline.since(MonoTime::now())
+    }
+
+    /// Goes on at once because of a hint. Errors when the time is over, with `last` as the cause.
+    pub async fn again(&mut self, last: Error) -> Result<(), Error> {
+        let wait = self.retry.again(MonoTime::now());
+        self.sleep(wait, last).await
+    }
+
+    /// Waits before the next try. Errors when the time would be over, with `last` as the cause.
+    pub async fn pause(&mut self, cause: Cause, millis_min: u64, last: Error) -> Result<(), Error> {
+        let wait = self.retry.pause(MonoTime::now(), cause, millis_min);
+        self.sleep(wait, last).await
+    }
+
+    async fn sleep(&mut self, wait: Option<Duration>, last: Error) -> Result<(), Error> {
+        let Some(wait) = wait else { return Err(self.over(Some(last))) };
+        tracing::debug!(?wait, attempts = self.retry.attempts, last = %base::log::chain(&last), "try again");
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// The call's failure once its time is over.
+    pub fn over(&self, last: Option<Error>) -> Error {
+        let last = last.map(Box::new);
+        match self.undetermined {
+            true => Error::Undetermined { last },
+            false => Error::DeadlineExceeded {
+                deadline: self.given,
+                attempts: self.retry.attempts,
+                last,
+            },
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What can go wrong, and what a caller can do about it.
+
+use std::time::Duration;
+
+/// What to do after an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint {
+    /// Nothing was done, or doing it again is harmless: try again, later rather than sooner.
+    Retry,
+    /// A write may or may not have been done, now or in a moment: read before writing again.
+    Undetermined,
+    /// The set-up is wrong: an address, the form of keys, a keyspace. Trying again does not help.
+    Configuration,
+    /// The cluster refuses this request as it stands: a key too long, a value too large, a feature it lacks.
+    Refused,
+}
+
+/// Failure of a call. [`Error::hint`] says what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// An address that cannot be one.
+    #[error("`{address}` is not an address: wanted host:port or http://host:port")]
+    BadAddress { address: String },
+    /// No member of the placement driver answered in time.
+    #[error("no placement driver answered at {endpoints} within {waited:?}: is the cluster up, and is this its address?")]
+    PdUnreachable {
+        endpoints: String,
+        waited: Duration,
+        #[source]
+        last: Option<Box<Error>>,
+    },
+    /// Two endpoints belong to different clusters, or PD says that this client's cluster is not its own.
+    #[error("{address} belongs to cluster {actual}, wanted {expected}: are these endpoints of one cluster?")]
+    WrongCluster { address: String, expected: u64, actual: u64 },
+    /// The placement driver answered with an error.
+    #[error("placement driver: {message}")]
+    Pd { kind: PdError, message: String },
+    /// A remote call failed below the level of the protocol.
+    #[error("call {address}: {}", .source.message())]
+    Rpc {
+        address: String,
+        #[source]
+        source: Box<tonic::Status>,
+    },
+    /// The time given to the call is over; it has not been done.
+    #[error("not done within {deadline:?} after {attempts} attempts")]
+    DeadlineExceeded {
+        deadline: Duration,
+        attempts: u32,
+        #[source]
+        last: Option<Box<Error>>,
+    },
+    /// It is unknown whether a write was done.
+    #[error("it is unknown whether the write was done: read before writing again")]
+    Undetermined {
+        #[source]
+        last: Option<Box<Error>>,
+    },
+    /// A store could not serve a region; seen as the last cause of a deadline.
+    #[error("region {region}: {message}")]
+    Region { region: u64, message: String },
+    /// A store refused the request itself.
+    #[error("store refused: {message}")]
+    Refused { message: String },
+    /// A keyspace id that does not fit three bytes.
+    #[error("keyspace {id} is out of range: wanted less than 16777216")]
+    BadKeyspace { id: u32 },
+    /// Peer said something that the protocol does not allow.
+    #[error("{address} answered against the protocol: {what}")]
+    Protocol { address: String, what: String },
+}
+
+/// Kinds of errors of the placement driver, as far as callers tell them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PdError {
+    /// No store has joined yet.
+    NotBootstrapped,
+    /// No region, or no leader for it yet.
+    RegionNotFound,
+    /// A store, keyspace or other entry that does not exist.
+    NotFound,
+    /// Any other.
+    Other,
+}
+
+impl Error {
+    /// What a caller can do.
+    pub fn hint(&self) -> Hint {
+        match self {
+            Error::PdUnreachable { .. } | Error::DeadlineExceeded { .. } | Error::Region { .. } => Hint::Retry,
+            Error::Pd {
+                kind: PdError::NotBootstrapped | PdError::RegionNotFound,
+                ..
+            } => Hint::Retry,
+            Error::Rpc { source, .. } if is_refusal(source) => Hint::Refused,
+            Error::Rpc { .. } => Hint::Retry,
+            Error::Undetermined { .. } => Hint::Undetermined,
+            Error::BadAddress { .. } | Error::WrongCluster { .. } | Error::BadKeyspace { .. } => Hint::Configuration,
+            Error::Pd {
+                kind: PdError::NotFound, ..
+            } => Hint::Configuration,
+            Error::Pd {
+                kind: PdError::Other, ..
+            }
+            | Error::Refused { .. }
+            | Error::Protocol { .. } => Hint::Refused,
+        }
+    }
+
+    /// Wraps a failed remote call.
+    pub(crate) fn rpc(address: &str, status: tonic::Status) -> Error {
+        Error::Rpc {
+            address: address.to_owned(),
+            source: Box::new(status),
+        }
+    }
+}
+
+/// Whether the server looked at the request and will not serve it, now or later.
+pub(crate) fn is_refusal(status: &tonic::Status) -> bool {
+    use tonic::Code::*;
+    match status.code() {
+        InvalidArgument | FailedPrecondition | OutOfRange | Unimplemented | PermissionDenied | Unauthenticated | NotFound
+        | AlreadyExists | ResourceExhausted | DataLoss => true,
+        Ok | Cancelled | Unknown | DeadlineExceeded | Aborted | Internal | Unavailable => false,
+    }
+}
+
+/// Whether the request certainly never left: no connection could be made.
+pub(crate) fn was_not_sent(status: &tonic::Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

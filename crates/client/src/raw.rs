@@ -1,0 +1,470 @@
+//! The raw API: single keys and ranges, without transactions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt, TryStreamExt};
+use proto::kvrpcpb;
+
+use crate::cache::Region;
+use crate::call::Call;
+use crate::keys::{KeyRange, min_end};
+use crate::pd::Pd;
+use crate::request::Request;
+use crate::route::Router;
+use crate::{ClientOptions, Error};
+
+/// A pair as users see it.
+pub type Pair = (Bytes, Bytes);
+
+/// A client of the raw API. Clones share connections and what is known of regions.
+///
+/// Each call ends within the deadline of the options (a scan: each of its pages). Writes to one key take effect in one
+/// order that all clients see; a batch over several keys is not one step.
+#[derive(Clone)]
+pub struct RawClient {
+    router: Arc<Router>,
+}
+
+/// How a scan goes. `Default` gives everything, forward.
+#[derive(Clone, Copy, Debug)]
+pub struct ScanOptions {
+    /// Most pairs to give.
+    pub limit: usize,
+    /// From the end of the range to its start.
+    pub reverse: bool,
+    /// Leaves the values empty.
+    pub keys_only: bool,
+}
+
+impl Default for ScanOptions {
+    fn default() -> ScanOptions {
+        ScanOptions {
+            limit: usize::MAX,
+            reverse: false,
+            keys_only: false,
+        }
+    }
+}
+
+/// Outcome of [`RawClient::compare_and_swap`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Swap {
+    /// Whether the value was as expected and is now the new one.
+    pub done: bool,
+    /// What was there before, done or not.
+    pub previous: Option<Bytes>,
+}
+
+/// How long a key will live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    Forever,
+    /// Whole seconds.
+    Left(Duration),
+}
+
+/// Fingerprint of the pairs in a range.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checksum {
+    /// Exclusive or of each pair's CRC-64.
+    pub crc64_xor: u64,
+    pub pairs: u64,
+    /// Of keys and values together.
+    pub bytes: u64,
+}
+
+impl RawClient {
+    /// Connects through any of the placement driver's `endpoints`, `host:port` or `http://host:port`.
+    pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions) -> Result<RawClient, Error> {
+        Ok(RawClient {
+            router: Arc::new(Router::connect(endpoints, options).await?),
+        })
+    }
+
+    /// The placement driver of the cluster.
+    pub fn pd(&self) -> &Pd {
+        &self.router.pd
+    }
+
+    /// Value of `key`, `None` if there is none.
+    pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Bytes>, Error> {
+        let key = self.router.form.wire(key.into());
+        let answer = self
+            .router
+            .single(
+                &key,
+                kvrpcpb::RawGetRequest {
+                    key: key.clone(),
+                    ..Default::default()
+                },
+            )
+            .await?;
+        Ok((!answer.not_found).then_some(answer.value))
+    }
+
+    /// Sets `key` to `value`.
+    pub async fn put(&self, key: impl Into<Bytes>, value: impl Into<Bytes>) -> Result<(), Error> {
+        self.put_seconds(key.into(), value.into(), 0).await
+    }
+
+    /// Sets `key` to `value` for `ttl`, rounded up to whole seconds. Needs stores that keep TTLs.
+    pub async fn put_with_ttl(&self, key: impl Into<Bytes>, value: impl Into<Bytes>, ttl: Duration) -> Result<(), Error> {
+        self.put_seconds(key.into(), value.into(), whole_seconds(ttl)).await
+    }
+
+    async fn put_seconds(&self, key: Bytes, value: Bytes, ttl: u64) -> Result<(), Error> {
+        let key = self.router.form.wire(key);
+        let request = kvrpcpb::RawPutRequest {
+            key: key.clone(),
+            value,
+            ttl,
+            ..Default::default()
+        };
+        self.router.single(&key, request).await.map(drop)
+    }
+
+    /// Removes `key`, if it is there.
+    pub async fn delete(&self, key: impl Into<Bytes>) -> Result<(), Error> {
+        let key = self.router.form.wire(key.into());
+        let request = kvrpcpb::RawDeleteRequest {
+            key: key.clone(),
+            ..Default::default()
+        };
+        self.router.single(&key, request).await.map(drop)
+    }
+
+    /// The pairs of those `keys` that are there, by key.
+    pub async fn batch_get(&self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Result<Vec<Pair>, Error> {
+        let make = |keys: &[Bytes]| kvrpcpb::RawBatchGetRequest {
+            keys: keys.to_vec(),
+            ..Default::default()
+        };
+        let answers = self.router.many(self.wire_keys(keys), |key| (key, key.len()), make).await?;
+        let mut pairs = self.user_pairs(answers.into_iter().flat_map(|answer| answer.pairs))?;
+        pairs.sort();
+        pairs.dedup_by(|a, b| a.0 == b.0);
+        Ok(pairs)
+    }
+
+    /// Sets all `pairs`.
+    pub async fn batch_put(&self, pairs: impl IntoIterator<Item = (impl Into<Bytes>, impl Into<Bytes>)>) -> Result<(), Error> {
+        self.batch_put_seconds(pairs, Vec::new()).await
+    }
+
+    /// Sets all `pairs` for `ttl`, rounded up to whole seconds. Needs stores that keep TTLs.
+    pub async fn batch_put_with_ttl(
+        &self,
+        pairs: impl IntoIterator<Item = (impl Into<Bytes>, impl Into<Bytes>)>,
+        ttl: Duration,
+    ) -> Result<(), Error> {
+        self.batch_put_seconds(pairs, vec![whole_seconds(ttl)]).await
+    }
+
+    async fn batch_put_seconds(
+        &self,
+        pairs: impl IntoIterator<Item = (impl Into<Bytes>, impl Into<Bytes>)>,
+        ttls: Vec<u64>,
+    ) -> Result<(), Error> {
+        let form = &self.router.form;
+        let wire = pairs.into_iter().map(|(key, value)| (form.wire(key.into()), value.into()));
+        let pairs = wire
+            .map(|(key, value)| kvrpcpb::KvPair {
+                key,
+                value,
+                ..Default::default()
+            })
+            .collect();
+        let size = |pair: &kvrpcpb::KvPair| pair.key.len() + pair.value.len();
+        let make = |pairs: &[kvrpcpb::KvPair]| kvrpcpb::RawBatchPutRequest {
+            pairs: pairs.to_vec(),
+            ttls: ttls.clone(),
+            // Older stores read this one.
+            ttl: ttls.first().copied().unwrap_or(0),
+            ..Default::default()
+        };
+        self.router.many(pairs, |pair| (&pair.key, size(pair)), make).await.map(drop)
+    }
+
+    /// Removes all `keys` that are there.
+    pub async fn batch_delete(&self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Result<(), Error> {
+        let make = |keys: &[Bytes]| kvrpcpb::RawBatchDeleteRequest {
+            keys: keys.to_vec(),
+            ..Default::default()
+        };
+        self.router
+            .many(self.wire_keys(keys), |key| (key, key.len()), make)
+            .await
+            .map(drop)
+    }
+
+    /// Sets `key` to `new` (`None` removes it) if its value is `expected` (`None`: if it is not there). One step among
+    /// compare-and-swaps of the key and among writes that stores order with them. Never repeated on an unknown outcome.
+    pub async fn compare_and_swap(
+        &self,
+        key: impl Into<Bytes>,
+        expected: Option<Bytes>,
+        new: Option<Bytes>,
+    ) -> Result<Swap, Error> {
+        let key = self.router.form.wire(key.into());
+        let request = kvrpcpb::RawCasRequest {
+            key: key.clone(),
+            delete: new.is_none(),
+            value: new.unwrap_or_default(),
+            previous_not_exist: expected.is_none(),
+            previous_value: expected.unwrap_or_default(),
+            ..Default::default()
+        };
+        let answer = self.router.single(&key, request).await?;
+        Ok(Swap {
+            done: answer.succeed,
+            previous: (!answer.previous_not_exist).then_some(answer.previous_value),
+        })
+    }
+
+    /// How long `key` will live; `None` if it is not there.
+    pub async fn ttl(&self, key: impl Into<Bytes>) -> Result<Option<Ttl>, Error> {
+        let key = self.router.form.wire(key.into());
+        let answer = self
+            .router
+            .single(
+                &key,
+                kvrpcpb::RawGetKeyTtlRequest {
+                    key: key.clone(),
+                    ..Default::default()
+                },
+            )
+            .await?;
+        Ok(match (answer.not_found, answer.ttl) {
+            (true, _) => None,
+            (false, 0) => Some(Ttl::Forever),
+            (false, seconds) => Some(Ttl::Left(Duration::from_secs(seconds))),
+        })
+    }
+
+    /// Pairs of a range as a stream, in order, page by page across regions. Not a snapshot: each page sees writes that were
+    /// done before it was read.
+    pub fn scan(&self, range: impl Into<KeyRange>, options: ScanOptions) -> BoxStream<'static, Result<Pair, Error>> {
+        let range = self.router.form.wire_range(range.into());
+        let state = Scan {
+            client: self.clone(),
+            left: options.limit,
+            page: PAGE_FIRST,
+            range,
+            options,
+            done: false,
+        };
+        let pages = stream::try_unfold(state, |mut state| async move {
+            let page = if state.done || state.left == 0 {
+                None
+            } else {
+                Some(state.next_page().await?)
+            };
+            Ok(page.map(|pairs| (stream::iter(pairs.into_iter().map(Ok)), state)))
+        });
+        pages.try_flatten().boxed()
+    }
+
+    /// Removes all pairs of a range, region by region.
+    pub async fn delete_range(&self, range: impl Into<KeyRange>) -> Result<(), Error> {
+        let make = |part: KeyRange| kvrpcpb::RawDeleteRangeRequest {
+            start_key: part.start,
+            end_key: part.end,
+            ..Default::default()
+        };
+        self.each_region(range.into(), make, drop).await
+    }
+
+    /// Fingerprint of the pairs of a range.
+    pub async fn checksum(&self, range: impl Into<KeyRange>) -> Result<Checksum, Error> {
+        let make = |part: KeyRange| kvrpcpb::RawChecksumRequest {
+            algorithm: kvrpcpb::ChecksumAlgorithm::Crc64Xor.into(),
+            ranges: vec![kvrpcpb::KeyRange {
+                start_key: part.start,
+                end_key: part.end,
+            }],
+            ..Default::default()
+        };
+        let mut sum = Checksum::default();
+        let add = |answer: kvrpcpb::RawChecksumResponse| {
+            sum.crc64_xor ^= answer.checksum;
+            sum.pairs += answer.total_kvs;
+            sum.bytes += answer.total_bytes;
+        };
+        self.each_region(range.into(), make, add).await?;
+        Ok(sum)
+    }
+
+    /// Serves a request about a range, one region after the other, each with its part.
+    async fn each_region<R: Request>(
+        &self,
+        range: KeyRange,
+        make: impl Fn(KeyRange) -> R,
+        mut take: impl FnMut(R::Answer),
+    ) -> Result<(), Error> {
+        let range = self.router.form.wire_range(range);
+        let mut call = self.begin();
+        let mut rest = range.clone();
+        while !is_empty(&rest) {
+            let region = self.router.region(&mut call, &self.router.form.border(&rest.start)).await?;
+            let part = KeyRange {
+                start: rest.start.clone(),
+                end: min_end(&rest.end, &self.wire(region.end())?),
+            };
+            let Some(answer) = self.router.one_try(&mut call, &region, make(part.clone())).await? else {
+                continue;
+            };
+            take(answer);
+            if part.end == range.end {
+                break;
+            }
+            rest.start = part.end;
+        }
+        Ok(())
+    }
+
+    fn begin(&self) -> Call {
+        Call::begin(self.router.options.deadline, &self.router.jitter)
+    }
+
+    /// Wire form of a region's border.
+    fn wire(&self, border: &Bytes) -> Result<Bytes, Error> {
+        let protocol = || Error::Protocol {
+            address: self.router.pd.leader_url(),
+            what: "a region's border is not encoded: the cluster does not run API V2".into(),
+        };
+        self.router.form.wire_of_border(border).ok_or_else(protocol)
+    }
+
+    fn wire_keys(&self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Vec<Bytes> {
+        keys.into_iter().map(|key| self.router.form.wire(key.into())).collect()
+    }
+
+    fn user_pairs(&self, pairs: impl IntoIterator<Item = kvrpcpb::KvPair>) -> Result<Vec<Pair>, Error> {
+        let user = |pair: kvrpcpb::KvPair| match self.router.form.user(&pair.key) {
+            Some(key) if pair.error.is_none() => Ok((key, pair.value)),
+            Some(_) => Err(Error::Refused {
+                message: "a pair could not be read".into(),
+            }),
+            None => {
+                let what = "a key of another keyspace".into();
+                Err(Error::Protocol {
+                    address: self.router.pd.leader_url(),
+                    what,
+                })
+            }
+        };
+        pairs.into_iter().map(user).collect()
+    }
+}
+
+/// Pairs in the first page of a scan. Later pages are sized by the pairs seen, towards [`PAGE_BYTES`].
+const PAGE_FIRST: usize = 256;
+const PAGE_BYTES: usize = 1 << 20;
+const PAGE_MIN: usize = 16;
+const PAGE_MAX: usize = 4096;
+
+/// A scan under way. `range` is what is left of it, in wire form.
+struct Scan {
+    client: RawClient,
+    range: KeyRange,
+    left: usize,
+    page: usize,
+    options: ScanOptions,
+    done: bool,
+}
+
+impl Scan {
+    async fn next_page(&mut self) -> Result<Vec<Pair>, Error> {
+        let limit = self.page.min(self.left);
+        let mut call = self.client.begin();
+        let (part, kvs) = loop {
+            if is_empty(&self.range) {
+                self.done = true;
+                return Ok(Vec::new());
+            }
+            let (region, part) = self.next_part(&mut call).await?;
+            if let Some(answer) = self
+                .client
+                .router
+                .one_try(&mut call, &region, self.request(&part, limit))
+                .await?
+            {
+                break (part, answer.kvs);
+            }
+        };
+        let whole = kvs.len() < limit;
+        self.advance(part, kvs.last().map(|pair| pair.key.clone()), whole);
+        let pairs = self.client.user_pairs(kvs)?;
+        self.left -= pairs.len().min(self.left);
+        let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if !pairs.is_empty() {
+            self.page = (PAGE_BYTES * pairs.len() / bytes.max(1)).clamp(PAGE_MIN, PAGE_MAX);
+        }
+        Ok(pairs)
+    }
+
+    /// The region to ask now, and what part of the range lies in it.
+    async fn next_part(&self, call: &mut Call) -> Result<(Arc<Region>, KeyRange), Error> {
+        let form = &self.client.router.form;
+        let region = match self.options.reverse {
+            false => self.client.router.region(call, &form.border(&self.range.start)).await?,
+            true if self.range.end.is_empty() => self.client.router.region_before(call, &Bytes::new()).await?,
+            true => self.client.router.region_before(call, &form.border(&self.range.end)).await?,
+        };
+        let start = self.client.wire(region.start())?.max(self.range.start.clone());
+        let end = min_end(&self.range.end, &self.client.wire(region.end())?);
+        Ok((region, KeyRange { start, end }))
+    }
+
+    fn request(&self, part: &KeyRange, limit: usize) -> kvrpcpb::RawScanRequest {
+        // In reverse the wire's start is the upper end.
+        let (start_key, end_key) = match self.options.reverse {
+            false => (part.start.clone(), part.end.clone()),
+            true => (part.end.clone(), part.start.clone()),
+        };
+        kvrpcpb::RawScanRequest {
+            start_key,
+            end_key,
+            limit: limit as u32,
+            key_only: self.options.keys_only,
+            reverse: self.options.reverse,
+            ..Default::default()
+        }
+    }
+
+    /// Takes off the range what a page gave: up to its `last` key, or the `whole` of `part`.
+    fn advance(&mut self, part: KeyRange, last: Option<Bytes>, whole: bool) {
+        match (self.options.reverse, last) {
+            (false, Some(last)) if !whole => self.range.start = after(&last),
+            (true, Some(last)) if !whole => self.range.end = last,
+            (false, _) => {
+                self.done = part.end == self.range.end;
+                self.range.start = part.end;
+            }
+            (true, _) => {
+                self.done = part.start == self.range.start;
+                self.range.end = part.start;
+            }
+        }
+    }
+}
+
+fn is_empty(range: &KeyRange) -> bool {
+    !range.end.is_empty() && range.start >= range.end
+}
+
+/// The first key after `key`.
+fn after(key: &Bytes) -> Bytes {
+    let mut next = BytesMut::with_capacity(key.len() + 1);
+    next.put_slice(key);
+    next.put_u8(0);
+    next.freeze()
+}
+
+/// A TTL in the wire's seconds. Less than a second is one: zero would live for ever.
+fn whole_seconds(ttl: Duration) -> u64 {
+    ttl.as_secs() + u64::from(ttl.subsec_nanos() > 0 || ttl.is_zero())
+}

@@ -1,0 +1,324 @@
+//! The way of a request: region, store, answer; and again, with better knowledge, when a region error says so.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use base::MonoTime;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use parking_lot::Mutex;
+use proto::{errorpb, kvrpcpb, pdpb};
+use tonic::Status;
+
+use crate::cache::{Region, RegionCache, Step};
+use crate::call::{Call, Seeds};
+use crate::error::{PdError, is_refusal, was_not_sent};
+use crate::keys::KeyForm;
+use crate::pd::Pd;
+use crate::request::{Answer, Effect, Request};
+use crate::retry::Cause;
+use crate::store::{Store, Stores};
+use crate::{Api, ClientOptions, Error, Keyspace};
+
+/// What all handles of a client share.
+pub(crate) struct Router {
+    pub pd: Pd,
+    pub form: KeyForm,
+    pub options: Arc<ClientOptions>,
+    pub jitter: Seeds,
+    stores: Stores,
+    cache: Mutex<RegionCache>,
+}
+
+impl Router {
+    pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions) -> Result<Router, Error> {
+        let pd = Pd::connect(endpoints, options.deadline).await?;
+        let form = match &options.api {
+            Api::V1 => KeyForm::V1,
+            Api::V2(Keyspace::Id(id)) => KeyForm::keyspace(*id)?,
+            Api::V2(Keyspace::Name(name)) => KeyForm::keyspace(pd.keyspace_id(name).await?)?,
+        };
+        let options = Arc::new(options);
+        let stores = Stores::new(pd.clone(), options.clone());
+        Ok(Router {
+            pd,
+            form,
+            options,
+            jitter: Seeds::new(MonoTime::now().0),
+            stores,
+            cache: Mutex::default(),
+        })
+    }
+
+    /// Region that holds a border key.
+    pub async fn region(&self, call: &mut Call, border: &Bytes) -> Result<Arc<Region>, Error> {
+        if let Some(region) = self.cache.lock().find(border) {
+            return Ok(region);
+        }
+        let told = self.pd.region_within(call, border.clone(), false).await?;
+        self.learn(told)
+    }
+
+    /// Region that holds the last keys before `end`, a border key or empty for no bound.
+    pub async fn region_before(&self, call: &mut Call, end: &Bytes) -> Result<Arc<Region>, Error> {
+        if let Some(region) = self.cache.lock().find_before(end) {
+            return Ok(region);
+        }
+        if end.is_empty() {
+            return self.last_region(call).await;
+        }
+        let holds_end = self.region(call, end).await?;
+        if holds_end.start() < end {
+            return Ok(holds_end);
+        }
+        let told = self.pd.region_within(call, end.clone(), true).await?;
+        self.learn(told)
+    }
+
+    /// PD has no question for the last region: begins far right and follows the ends.
+    async fn last_region(&self, call: &mut Call) -> Result<Arc<Region>, Error> {
+        let mut border = Bytes::from_static(&[0xff; 32]);
+        loop {
+            let region = self.region(call, &border).await?;
+            if region.end().is_empty() {
+                return Ok(region);
+            }
+            border = region.end().clone();
+        }
+    }
+
+    fn learn(&self, told: pdpb::Region) -> Result<Arc<Region>, Error> {
+        let region = told.region.and_then(|meta| Region::new(meta, told.leader));
+        let protocol = || Error::Protocol {
+            address: self.pd.leader_url(),
+            what: "a region without peers".into(),
+        };
+        Ok(self.cache.lock().insert(region.ok_or_else(protocol)?))
+    }
+
+    /// Serves a request about one key, given in wire form.
+    pub async fn single<R: Request>(&self, key: &Bytes, request: R) -> Result<R::Answer, Error> {
+        let border = self.form.border(key);
+        let mut call = Call::begin(self.options.deadline, &self.jitter);
+        loop {
+            let region = self.region(&mut call, &border).await?;
+            if let Some(answer) = self.one_try(&mut call, &region, request.clone()).await? {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Serves a request about many items, in parts by region and size, at the same time. Answers come in no order.
+    pub async fn many<I, R>(
+        &self,
+        items: Vec<I>,
+        key: impl Fn(&I) -> (&Bytes, usize),
+        make: impl Fn(&[I]) -> R,
+    ) -> Result<Vec<R::Answer>, Error>
+    where
+        I: Clone,
+        R: Request,
+    {
+        let mut call = Call::begin(self.options.deadline, &self.jitter);
+        let mut answers = Vec::new();
+        let mut tries = FuturesUnordered::new();
+        let mut unsent = self.parts(&mut call, items, &key).await?;
+        loop {
+            while let Some((region, items)) = unsent.pop_front() {
+                let mut part = call.part(&self.jitter);
+                let request = make(&items);
+                tries.push(async move {
+                    let answer = self.one_try(&mut part, &region, request).await;
+                    (answer, part, items)
+                });
+            }
+            let Some((answer, mut part, items)) = tries.next().await else {
+                return Ok(answers);
+            };
+            match answer? {
+                Some(answer) => answers.push(answer),
+                // The region is not what it was: its items may now lie in several.
+                None => {
+                    call.inherit(&part);
+                    unsent = self.parts(&mut part, items, &key).await?;
+                }
+            }
+        }
+    }
+
+    /// Splits items by the region of their keys, and further where a part would be too long for one request.
+    async fn parts<I>(
+        &self,
+        call: &mut Call,
+        items: Vec<I>,
+        key: &impl Fn(&I) -> (&Bytes, usize),
+    ) -> Result<VecDeque<Part<I>>, Error> {
+        let mut items: Vec<(Bytes, I)> = items.into_iter().map(|item| (self.form.border(key(&item).0), item)).collect();
+        items.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut parts: VecDeque<Part<I>> = VecDeque::new();
+        let mut bytes = 0;
+        for (border, item) in items {
+            let size = key(&item).1;
+            let fits = parts.back().is_some_and(|(region, part)| {
+                region.contains(&border) && part.len() < PART_ITEMS_MAX && bytes + size <= PART_BYTES_MAX
+            });
+            if !fits {
+                parts.push_back((self.region(call, &border).await?, Vec::new()));
+                bytes = 0;
+            }
+            bytes += size;
+            parts.back_mut().expect("one was just put there").1.push(item);
+        }
+        Ok(parts)
+    }
+
+    /// One try on a region. `None` after a failure that is worth another try, once it is time for that.
+    pub async fn one_try<R: Request>(
+        &self,
+        call: &mut Call,
+        region: &Arc<Region>,
+        mut request: R,
+    ) -> Result<Option<R::Answer>, Error> {
+        let id = region.store();
+        let store = match self.stores.get(call, id).await {
+            Ok(store) => store,
+            Err(
+                error @ Error::Pd {
+                    kind: PdError::NotFound, ..
+                },
+            ) => {
+                self.cache.lock().forget(region);
+                call.pause(Cause::Stale, 0, error).await?;
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
+        };
+        call.on_try();
+        request.set_context(self.context(call, region));
+        match tokio::time::timeout(call.left(), store.send(request)).await {
+            Ok(Ok(mut answer)) => match answer.take_region_error() {
+                Some(error) => self.on_region_error::<R>(call, region, &error).await.map(|()| None),
+                None if answer.error().is_empty() => Ok(Some(answer)),
+                None => Err(Error::Refused {
+                    message: answer.error().to_owned(),
+                }),
+            },
+            Ok(Err(status)) => self.on_rpc_error::<R>(call, region, &store, status).await.map(|()| None),
+            Err(_elapsed) => {
+                self.cache.lock().try_next_peer(region);
+                self.stores.forget(id, &store);
+                if R::EFFECT != Effect::Read {
+                    call.on_undetermined();
+                }
+                Err(call.over(Some(Error::rpc(
+                    &store.address,
+                    Status::deadline_exceeded("no answer in time"),
+                ))))
+            }
+        }
+    }
+
+    fn context(&self, call: &Call, region: &Region) -> kvrpcpb::Context {
+        let api = if self.form == KeyForm::V1 {
+            kvrpcpb::ApiVersion::V1
+        } else {
+            kvrpcpb::ApiVersion::V2
+        };
+        kvrpcpb::Context {
+            region_id: region.meta.id,
+            region_epoch: region.meta.region_epoch,
+            peer: Some(region.peer),
+            api_version: api.into(),
+            keyspace_id: self.form.keyspace_id(),
+            cluster_id: self.pd.cluster_id(),
+            max_execution_duration_ms: call.left().as_millis().max(1) as u64,
+            ..Default::default()
+        }
+    }
+
+    async fn on_region_error<R: Request>(&self, call: &mut Call, region: &Region, error: &errorpb::Error) -> Result<(), Error> {
+        let step = self.cache.lock().on_error(region, error);
+        let last = Error::Region {
+            region: region.meta.id,
+            message: describe(error),
+        };
+        match step {
+            Step::Again => call.again(last).await,
+            Step::Pause { cause, millis_min } => call.pause(cause, millis_min, last).await,
+            Step::Undetermined => self.after_undetermined::<R>(call, Cause::Stale, last).await,
+            Step::Refuse => Err(Error::Refused {
+                message: describe(error),
+            }),
+        }
+    }
+
+    async fn on_rpc_error<R: Request>(
+        &self,
+        call: &mut Call,
+        region: &Region,
+        store: &Arc<Store>,
+        status: Status,
+    ) -> Result<(), Error> {
+        let not_sent = was_not_sent(&status);
+        let refused = is_refusal(&status);
+        let last = Error::rpc(&store.address, status);
+        if refused {
+            return Err(last);
+        }
+        self.cache.lock().try_next_peer(region);
+        self.stores.forget(region.store(), store);
+        match not_sent || R::EFFECT == Effect::Read {
+            true => call.pause(Cause::Unreachable, 0, last).await,
+            false => self.after_undetermined::<R>(call, Cause::Unreachable, last).await,
+        }
+    }
+
+    /// A write may have been done: goes on only where doing it twice is harmless and wanted.
+    async fn after_undetermined<R: Request>(&self, call: &mut Call, cause: Cause, last: Error) -> Result<(), Error> {
+        call.on_undetermined();
+        match R::EFFECT == Effect::WriteOnce || !self.options.retry_undetermined {
+            true => Err(call.over(Some(last))),
+            false => call.pause(cause, 0, last).await,
+        }
+    }
+}
+
+/// Items of one region.
+type Part<I> = (Arc<Region>, Vec<I>);
+
+/// Bounds of one request: well below the 4 MiB that gRPC servers take by default, and short for the store's queues.
+const PART_BYTES_MAX: usize = 1 << 20;
+const PART_ITEMS_MAX: usize = 1024;
+
+/// A region error in words. Stores need not fill the text, so the kind is told.
+fn describe(error: &errorpb::Error) -> String {
+    let kinds = [
+        (error.not_leader.is_some(), "not led by the store asked"),
+        (error.region_not_found.is_some(), "not on the store asked"),
+        (error.key_not_in_region.is_some(), "does not hold the key"),
+        (error.epoch_not_match.is_some(), "has changed its range or its members"),
+        (error.server_is_busy.is_some(), "the store is busy"),
+        (
+            error.stale_command.is_some(),
+            "lost its leader while the request was under way",
+        ),
+        (error.store_not_match.is_some(), "another store answers at the address"),
+        (
+            error.raft_entry_too_large.is_some(),
+            "the write is too large for one raft entry",
+        ),
+        (error.disk_full.is_some(), "the store's disk is full"),
+        (
+            error.undetermined_result.is_some(),
+            "the store does not know whether the write was done",
+        ),
+    ];
+    let kind = kinds.iter().find(|(is, _)| *is).map(|(_, words)| *words);
+    match (kind, error.message.is_empty()) {
+        (Some(kind), true) => kind.to_owned(),
+        (Some(kind), false) => format!("{kind} ({})", error.message),
+        (None, false) => error.message.clone(),
+        (None, true) => "cannot serve the request now".to_owned(),
+    }
+}
