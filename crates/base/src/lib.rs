@@ -7,6 +7,7 @@ pub mod codec;
 pub mod ids;
 pub mod log;
 pub mod metrics;
+pub mod options;
 pub mod shutdown;
 pub mod size;
 pub mod thread;

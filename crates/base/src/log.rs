@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// How a log line looks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -19,13 +20,27 @@ pub enum LogFormat {
 /// Sends `tracing` events at `level` (`"info"`, or a filter such as `"info,raftstore=debug"`) to standard error.
 /// Errors when the filter cannot be read. A second call does nothing, so that tests may all call it.
 pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|e| format!("log level `{level}`: {e}"))?;
+    let filter = read_filter(level)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _already_set = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
     Ok(())
+}
+
+/// Whether [`init`] would take `filter`; errors tell why not.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    read_filter(filter).map(drop)
+}
+
+fn read_filter(filter: &str) -> Result<EnvFilter, String> {
+    // EnvFilter takes any single word for a target, so that "inof" would silence everything else.
+    let words = filter.split(',').map(str::trim).filter(|word| !word.contains(['=', '[']));
+    if let Some(word) = words.into_iter().find(|word| word.parse::<LevelFilter>().is_err()) {
+        return Err(format!("`{word}` is not a level"));
+    }
+    EnvFilter::try_new(filter).map_err(|e| e.to_string())
 }
 
 /// Prints an error with all that caused it: `write raft log: no space left on device`.

@@ -1,1 +1,17 @@
-//! Placeholder
+//! The process: gRPC services, wire errors, configuration, wiring, the status port, and what the binary `ferrite` runs.
+//!
+//! Requests come from clients and other stores over gRPC; they go down through `raftstore` to `engine`, and to `pd`. Answers
+//! and errors become wire messages here and nowhere else. Invariants: nothing is served before the process knows which cluster
+//! its data belongs to; every queue between the network and the threads below is bounded; a refused start tells why in one line.
+
+pub mod cli;
+pub mod config;
+pub mod ctl;
+pub mod failure;
+pub mod status;
+
+/// Version that `--version` and the status port tell.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Commit the binary was built from; `unknown` outside a checkout.
+pub const COMMIT: &str = env!("FERRITE_COMMIT");

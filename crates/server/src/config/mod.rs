@@ -1,0 +1,357 @@
+//! Configuration of a process: defaults, under a TOML file, under command line flags.
+//!
+//! [`Config::load`] reads a file and tells every unknown key at once; [`Config::validate`] tells every fault of the values at
+//! once and changes nothing. The docs of the options here are what `docs/configuration.md` and `config.example.toml` are made
+//! of ([`docs`]); a test fails when those are stale.
+
+pub mod docs;
+mod load;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use base::log::LogFormat;
+use base::options::SectionDoc;
+use base::{ByteSize, Span, section};
+use serde::{Deserialize, Serialize};
+
+pub use load::LoadError;
+
+/// Which parts of Ferrite a process runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// A placement driver and a store.
+    #[default]
+    All,
+    /// The placement driver alone.
+    Pd,
+    /// A store alone.
+    Store,
+}
+
+impl Role {
+    pub fn has_pd(self) -> bool {
+        self != Role::Store
+    }
+
+    pub fn has_store(self) -> bool {
+        self != Role::Pd
+    }
+}
+
+/// How keys and values of raw and transactional clients lie in a store. Belongs to the data: it is fixed at first start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum ApiVersion {
+    /// Raw keys as they are, without time to live.
+    #[default]
+    #[serde(rename = "v1")]
+    #[value(name = "v1", alias = "1")]
+    V1,
+    /// Raw keys as they are, values with time to live.
+    #[serde(rename = "v1ttl")]
+    #[value(name = "v1ttl", alias = "1ttl")]
+    V1Ttl,
+    /// Keyspaces: every key starts with a mode and a keyspace; values with time to live.
+    #[serde(rename = "v2")]
+    #[value(name = "v2", alias = "2")]
+    V2,
+}
+
+/// Which engine holds the data of a store. Belongs to the data: it is fixed at first start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EngineKind {
+    /// The default: a log-structured merge tree in pure Rust.
+    #[default]
+    Fjall,
+    /// RocksDB; wants a binary built with the cargo feature `rocksdb`.
+    Rocksdb,
+    /// Nothing on disk but the raft log: for trials.
+    Memory,
+}
+
+section! { "server",
+    /// What runs in the process, where it keeps data, where it listens.
+    pub struct ServerConfig {
+        /// What runs in this process: `all` (placement driver and store), `pd`, or `store` (which `--join` implies). Fixed at start.
+        pub role: Role = Role::All,
+        /// Directory of all data of this process; made when missing. One process at a time. Fixed at start.
+        pub data_dir: PathBuf = PathBuf::from("ferrite-data"),
+        /// Address on which the store listens for clients and other stores. Port 0 takes a free one. Fixed at start.
+        pub addr: String = "127.0.0.1:20160".into(),
+        /// Address of the store that others dial, `host:port`; empty means `addr`. Fixed at start.
+        pub advertise_addr: String = String::new(),
+        /// Address of the status port (metrics, profiles, dashboard, over plain HTTP); empty turns it off. Fixed at start.
+        pub status_addr: String = "127.0.0.1:20180".into(),
+        /// How raw data lies in the store: `v1`, `v1ttl` or `v2`. The same on all stores; fixed when the data directory is made.
+        pub api_version: ApiVersion = ApiVersion::V1,
+        /// Whether to listen on addresses that other machines reach although traffic is neither encrypted nor authenticated.
+        /// Fixed at start.
+        pub allow_insecure: bool = false,
+        /// Threads that serve the network; 0 means one per core, at most 8. Bound 256. Fixed at start.
+        pub grpc_threads: usize = 0,
+        /// Connections served at once on one listener; more wait in the system's queue. Bound 10 to 1000000. Fixed at start.
+        pub connections_max: usize = 10_000,
+        /// How long a stop waits for running requests before it cuts them off. Bound 1 m. Fixed at start.
+        pub drain: Span = Span::secs(5),
+    }
+}
+
+section! { "pd",
+    /// The placement driver: this process' own, and where to find the cluster's.
+    pub struct PdConfig {
+        /// Address on which the placement driver listens (gRPC and HTTP). Port 0 takes a free one. Fixed at start.
+        pub addr: String = "127.0.0.1:2379".into(),
+        /// Address of the placement driver that others dial, `host:port`; empty means `addr`. Fixed at start.
+        pub advertise_addr: String = String::new(),
+        /// Addresses of the placement driver of the cluster to join, `["host:port"]`. Empty: this process starts a cluster.
+        /// Fixed at start.
+        pub join: Vec<String> = Vec::new(),
+        /// Copies of each region that the cluster works towards. Bound 1 to 7, odd. Fixed when the cluster starts.
+        pub replicas: usize = 3,
+    }
+}
+
+section! { "storage",
+    /// What a store keeps on disk.
+    pub struct StorageConfig {
+        /// Engine of the data: `fjall`, `rocksdb` (a build with that feature) or `memory`. Fixed when the data directory is made.
+        pub engine: EngineKind = EngineKind::Fjall,
+        /// Memory for blocks read from disk. At least 1MiB. Fixed at start.
+        pub block_cache: ByteSize = ByteSize::mib(128),
+        /// A store refuses to start with less free disk than this. Fixed at start.
+        pub disk_reserve: ByteSize = ByteSize::mib(64),
+    }
+}
+
+section! { "raft",
+    /// How regions replicate.
+    pub struct RaftConfig {
+        /// Length of a raft tick. From 10ms to 10s. Fixed at start; equal on all stores.
+        pub tick: Span = Span::millis(100),
+        /// Ticks a follower waits at least before it campaigns; each peer draws its own wait between this and half as much again.
+        /// More than `heartbeat-ticks`, else healthy leaders fall. Fixed at start; equal on all stores.
+        pub election_ticks: u32 = 10,
+        /// Ticks between a leader's heartbeats. At least 1. Fixed at start.
+        pub heartbeat_ticks: u32 = 2,
+        /// How long a leader may answer reads alone after a quorum last heard it. At most `(election-ticks - 2) * tick`, so that no
+        /// other leader can be elected meanwhile; `0ms` sends every read to a quorum. Fixed at start.
+        pub lease: Span = Span::millis(800),
+        /// Largest raft entry, and so largest write request. At most 64MiB. Fixed at start.
+        pub entry_max: ByteSize = ByteSize::mib(8),
+        /// Most entry bytes in one message to a follower. At most 64MiB. Fixed at start.
+        pub message_max: ByteSize = ByteSize::mib(1),
+        /// Messages to one follower under way before its answer. At most 100000. Fixed at start.
+        pub inflight_max: u32 = 256,
+        /// Entries kept in memory of one region for lagging followers, in bytes. Fixed at start.
+        pub entry_cache: ByteSize = ByteSize::mib(4),
+        /// Applied entries after which a region's log is compacted. At least 1. Fixed at start.
+        pub log_entries_max: u64 = 10_000,
+        /// Bytes of applied entries after which a region's log is compacted even if a follower still needs them (it then gets
+        /// a raft snapshot). Fixed at start.
+        pub log_bytes_max: ByteSize = ByteSize::mib(64),
+        /// How often the engine is made durable so that the raft log can be compacted. Fixed at start.
+        pub flush_interval: Span = Span::secs(10),
+        /// How often a leader tells the placement driver of its region when nothing changed. Fixed at start.
+        pub region_heartbeat: Span = Span::secs(60),
+        /// Threads that step peers. At most 64. Fixed at start.
+        pub raft_threads: u32 = 1,
+        /// Threads that apply committed entries. At most 64. Fixed at start.
+        pub apply_threads: u32 = 1,
+        /// Requests a region queues before new ones are refused. At most 1000000. Fixed at start.
+        pub mailbox_max: u32 = 4096,
+    }
+}
+
+section! { "transport",
+    /// Messages and raft snapshots between stores.
+    pub struct TransportConfig {
+        /// Raft messages that wait for one other store; when full, new ones are dropped and raft sends again. Bound 128 to 1048576.
+        /// Fixed at start.
+        pub queue_max: usize = 8_192,
+        /// Bytes a second that raft snapshots may take on the network in each direction. At least 1MiB. Fixed at start.
+        pub snapshot_rate: ByteSize = ByteSize::mib(128),
+        /// Raft snapshots sent, and as many received, at once. Bound 1 to 64. Fixed at start.
+        pub snapshots_max: usize = 4,
+    }
+}
+
+section! { "log",
+    /// What the process tells on standard error.
+    pub struct LogConfig {
+        /// Level `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,raftstore=debug`. Fixed at start.
+        pub level: String = "info".into(),
+        /// `text` for people, `json` for programs: one object a line. Fixed at start.
+        pub format: LogFormat = LogFormat::Text,
+    }
+}
+
+/// Everything that can be configured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub pd: PdConfig,
+    pub storage: StorageConfig,
+    pub raft: RaftConfig,
+    pub transport: TransportConfig,
+    pub log: LogConfig,
+}
+
+/// Every section in the order of the reference page.
+pub const SECTIONS: [SectionDoc; 6] =
+    [ServerConfig::DOC, PdConfig::DOC, StorageConfig::DOC, RaftConfig::DOC, TransportConfig::DOC, LogConfig::DOC];
+
+/// Collects what is wrong: one line a fault, `raft.election-ticks = 1: wanted more than raft.heartbeat-ticks (2)`.
+#[derive(Default)]
+struct Faults(Vec<String>);
+
+impl Faults {
+    fn add(&mut self, key: &str, value: impl fmt::Display, wanted: impl fmt::Display) {
+        self.0.push(format!("{key} = {value}: wanted {wanted}"));
+    }
+
+    fn within<T: PartialOrd + fmt::Display>(&mut self, key: &str, value: T, min: T, max: T) {
+        if value < min || value > max {
+            self.add(key, value, format_args!("{min} to {max}"));
+        }
+    }
+
+    fn at_least<T: PartialOrd + fmt::Display>(&mut self, key: &str, value: T, min: T) {
+        if value < min {
+            self.add(key, value, format_args!("at least {min}"));
+        }
+    }
+
+    fn listener(&mut self, key: &str, addr: &str, allow_insecure: bool) {
+        match listen_addr(addr) {
+            Err(wanted) => self.add(key, format_args!("{addr:?}"), wanted),
+            Ok(parsed) if !parsed.ip().is_loopback() && !allow_insecure => self.add(
+                key,
+                format_args!("{addr:?}"),
+                "a loopback address, as traffic is neither encrypted nor authenticated yet; --allow-insecure listens there all the same",
+            ),
+            Ok(_) => {}
+        }
+    }
+
+    fn dialled(&mut self, key: &str, addr: &str) {
+        let port = addr.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+        if port.is_none_or(|port| port == 0) {
+            self.add(key, format_args!("{addr:?}"), "host:port, such as \"10.0.0.1:2379\"");
+        }
+    }
+}
+
+/// Reads an address to listen on: `127.0.0.1:20160`, `[::1]:20160`, `localhost:20160`. Errors tell what was wanted.
+pub fn listen_addr(addr: &str) -> Result<SocketAddr, &'static str> {
+    const WANTED: &str = "IP:port, such as \"127.0.0.1:20160\"";
+    let port = addr.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    // Names other than localhost are refused: what they stand for may change between this check and the listening.
+    port.as_deref().unwrap_or(addr).parse().map_err(|_| WANTED)
+}
+
+/// Reads the address of another process: a URL or `host:port`, as clients write it. Returns `host:port`.
+pub fn strip_scheme(addr: &str) -> &str {
+    addr.trim_start_matches("http://").trim_end_matches('/')
+}
+
+impl Config {
+    /// Every fault of the values, one line each; empty when there is none. Changes nothing, opens nothing.
+    pub fn validate(&self) -> Vec<String> {
+        let mut faults = Faults::default();
+        self.validate_server(&mut faults);
+        self.validate_raft(&mut faults);
+        self.validate_transport(&mut faults);
+        faults.0
+    }
+
+    fn validate_server(&self, faults: &mut Faults) {
+        let Config { server, pd, storage, log, .. } = self;
+        if server.role.has_store() {
+            faults.listener("server.addr", &server.addr, server.allow_insecure);
+        }
+        if server.role.has_pd() {
+            faults.listener("pd.addr", &pd.addr, server.allow_insecure);
+        }
+        if !server.status_addr.is_empty() {
+            faults.listener("server.status-addr", &server.status_addr, server.allow_insecure);
+        }
+        for (key, addr) in [("server.advertise-addr", &server.advertise_addr), ("pd.advertise-addr", &pd.advertise_addr)] {
+            if !addr.is_empty() {
+                faults.dialled(key, addr);
+            }
+        }
+        for addr in &pd.join {
+            faults.dialled("pd.join", strip_scheme(addr));
+        }
+        match (server.role, pd.join.is_empty()) {
+            (Role::Store, true) => faults.add("pd.join", "[]", "the placement driver to join, as server.role is \"store\""),
+            (Role::Pd | Role::All, false) => {
+                faults.add("pd.join", format_args!("{:?}", pd.join), "nothing, or server.role = \"store\": a cluster has one placement driver yet");
+            }
+            _ => {}
+        }
+        if server.data_dir.as_os_str().is_empty() {
+            faults.add("server.data-dir", "\"\"", "a directory");
+        }
+        faults.within("server.grpc-threads", server.grpc_threads, 0, 256);
+        faults.within("server.connections-max", server.connections_max, 10, 1_000_000);
+        faults.within("server.drain", server.drain, Span::millis(0), Span::secs(60));
+        if pd.replicas % 2 == 0 || pd.replicas > 7 {
+            faults.add("pd.replicas", pd.replicas, "1, 3, 5 or 7");
+        }
+        if storage.engine == EngineKind::Rocksdb && cfg!(not(feature = "rocksdb")) {
+            faults.add("storage.engine", "\"rocksdb\"", "\"fjall\" or \"memory\": this binary is built without the feature rocksdb");
+        }
+        faults.at_least("storage.block-cache", storage.block_cache, ByteSize::mib(1));
+        if let Err(why) = base::log::check_filter(&log.level) {
+            faults.add("log.level", format_args!("{:?}", log.level), format_args!("a level such as \"info\", or a filter ({why})"));
+        }
+    }
+
+    fn validate_raft(&self, faults: &mut Faults) {
+        let raft = &self.raft;
+        faults.within("raft.tick", raft.tick, Span::millis(10), Span::secs(10));
+        faults.at_least("raft.heartbeat-ticks", raft.heartbeat_ticks, 1);
+        if raft.election_ticks <= raft.heartbeat_ticks {
+            faults.add("raft.election-ticks", raft.election_ticks, format_args!("more than raft.heartbeat-ticks ({})", raft.heartbeat_ticks));
+        }
+        let lease_max = Span(raft.tick.0 * raft.election_ticks.saturating_sub(2));
+        if raft.lease > lease_max {
+            faults.add("raft.lease", raft.lease, format_args!("at most (raft.election-ticks - 2) * raft.tick ({lease_max})"));
+        }
+        faults.within("raft.entry-max", raft.entry_max, ByteSize::kib(1), ByteSize::mib(64));
+        faults.within("raft.message-max", raft.message_max, ByteSize::kib(1), ByteSize::mib(64));
+        faults.within("raft.inflight-max", raft.inflight_max, 1, 100_000);
+        faults.at_least("raft.log-entries-max", raft.log_entries_max, 1);
+        faults.within("raft.raft-threads", raft.raft_threads, 1, 64);
+        faults.within("raft.apply-threads", raft.apply_threads, 1, 64);
+        faults.within("raft.mailbox-max", raft.mailbox_max, 1, 1_000_000);
+    }
+
+    fn validate_transport(&self, faults: &mut Faults) {
+        let transport = &self.transport;
+        faults.within("transport.queue-max", transport.queue_max, 128, 1_048_576);
+        faults.at_least("transport.snapshot-rate", transport.snapshot_rate, ByteSize::mib(1));
+        faults.within("transport.snapshots-max", transport.snapshots_max, 1, 64);
+    }
+
+    /// The configuration as a TOML file would hold it.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("every option has a TOML form")
+    }
+
+    /// Threads that serve the network, once 0 is replaced by what the machine has.
+    pub fn grpc_threads(&self) -> usize {
+        match self.server.grpc_threads {
+            0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()).clamp(2, 8),
+            threads => threads,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
