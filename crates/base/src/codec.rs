@@ -110,7 +110,10 @@ mod tests {
         keys.sort();
         keys.dedup();
         let encoded: Vec<_> = keys.iter().map(|k| encode_bytes(k)).collect();
-        assert!(encoded.windows(2).all(|w| w[0] < w[1]), "encoded order differs from plain order");
+        assert!(
+            encoded.windows(2).all(|w| w[0] < w[1]),
+            "encoded order differs from plain order"
+        );
         for (key, enc) in keys.iter().zip(&encoded) {
             let mut with_tail = enc.clone();
             encode_ts_desc(Ts(42), &mut with_tail);

@@ -35,7 +35,11 @@ impl Ts {
 
     /// Joins milliseconds and counter.
     pub fn compose(physical_ms: u64, logical: u64) -> Ts {
-        assert!(logical < 1 << Self::LOGICAL_BITS, "logical {logical} overflows its {} bits", Self::LOGICAL_BITS);
+        assert!(
+            logical < 1 << Self::LOGICAL_BITS,
+            "logical {logical} overflows its {} bits",
+            Self::LOGICAL_BITS
+        );
         Ts((physical_ms << Self::LOGICAL_BITS) | logical)
     }
 

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -21,7 +22,10 @@ pub enum LogFormat {
 /// Errors when the filter cannot be read. A second call does nothing, so that tests may all call it.
 pub fn init(level: &str, format: LogFormat) -> Result<(), String> {
     let filter = read_filter(level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     let _already_set = match format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
@@ -62,6 +66,8 @@ pub fn chain<'a>(error: &'a (dyn Error + 'a)) -> impl fmt::Display + 'a {
 
 /// Stands for a key in logs and errors: its length and a short hash, never its bytes.
 pub fn redact(key: &[u8]) -> String {
-    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |h, &b| {
+        (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3)
+    });
     format!("key({} bytes, #{:08x})", key.len(), hash as u32)
 }

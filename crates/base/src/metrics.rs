@@ -30,17 +30,24 @@ pub fn gauge(name: &str, help: &str) -> IntGauge {
 
 /// Registers a histogram of seconds with [`latency_buckets`].
 pub fn latency(name: &str, help: &str) -> Histogram {
-    register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(latency_buckets())))
+    register(Histogram::with_opts(
+        HistogramOpts::new(name, help).buckets(latency_buckets()),
+    ))
 }
 
 /// Registers histograms of seconds told apart by `labels`.
 pub fn latencies(name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-    register(HistogramVec::new(HistogramOpts::new(name, help).buckets(latency_buckets()), labels))
+    register(HistogramVec::new(
+        HistogramOpts::new(name, help).buckets(latency_buckets()),
+        labels,
+    ))
 }
 
 /// Every metric of the process in the text form that Prometheus scrapes.
 pub fn render() -> String {
     let mut out = Vec::new();
-    TextEncoder::new().encode(&prometheus::gather(), &mut out).expect("writing to memory does not fail");
+    TextEncoder::new()
+        .encode(&prometheus::gather(), &mut out)
+        .expect("writing to memory does not fail");
     String::from_utf8(out).expect("the text encoder writes UTF-8")
 }

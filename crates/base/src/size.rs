@@ -38,9 +38,21 @@ impl Span {
     }
 }
 
-const SIZE_UNITS: [(&str, u64); 5] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
-const SPAN_UNITS: [(&str, u64); 6] =
-    [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)];
+const SIZE_UNITS: [(&str, u64); 5] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
+const SPAN_UNITS: [(&str, u64); 6] = [
+    ("h", 3_600_000_000_000),
+    ("m", 60_000_000_000),
+    ("s", 1_000_000_000),
+    ("ms", 1_000_000),
+    ("us", 1_000),
+    ("ns", 1),
+];
 
 /// Splits `"1.5GiB"` into its number and unit.
 fn split_unit(text: &str) -> (&str, &str) {
@@ -52,7 +64,9 @@ fn split_unit(text: &str) -> (&str, &str) {
 fn scale(text: &str, number: &str, factor: u64) -> Result<u64, String> {
     let whole = number.parse::<u64>().ok().and_then(|n| n.checked_mul(factor));
     let value = whole.or_else(|| number.parse::<f64>().ok().map(|n| (n * factor as f64) as u64));
-    value.filter(|&v| v < u64::MAX / 2).ok_or_else(|| format!("`{text}` is not a number with a unit"))
+    value
+        .filter(|&v| v < u64::MAX / 2)
+        .ok_or_else(|| format!("`{text}` is not a number with a unit"))
 }
 
 impl FromStr for ByteSize {
@@ -85,7 +99,10 @@ impl FromStr for Span {
 
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, factor) = SIZE_UNITS.iter().find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0).unwrap_or(&("B", 1));
+        let (name, factor) = SIZE_UNITS
+            .iter()
+            .find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0)
+            .unwrap_or(&("B", 1));
         write!(f, "{}{name}", self.0 / factor)
     }
 }
@@ -93,7 +110,10 @@ impl fmt::Display for ByteSize {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.0.as_nanos() as u64;
-        let (name, factor) = SPAN_UNITS.iter().find(|(_, factor)| nanos >= *factor && nanos % factor == 0).unwrap_or(&("ms", 1_000_000));
+        let (name, factor) = SPAN_UNITS
+            .iter()
+            .find(|(_, factor)| nanos >= *factor && nanos % factor == 0)
+            .unwrap_or(&("ms", 1_000_000));
         write!(f, "{}{name}", nanos / factor)
     }
 }
@@ -137,7 +157,13 @@ mod tests {
 
     #[test]
     fn reads_and_prints() {
-        for (text, bytes) in [("512", 512), ("4KiB", 4096), ("1.5GiB", 3 << 29), ("64MB", 64 << 20), ("0", 0)] {
+        for (text, bytes) in [
+            ("512", 512),
+            ("4KiB", 4096),
+            ("1.5GiB", 3 << 29),
+            ("64MB", 64 << 20),
+            ("0", 0),
+        ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
         assert_eq!(ByteSize::mib(64).to_string(), "64MiB");

@@ -9,8 +9,14 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    assert!(name.len() <= 15, "thread name {name:?} is longer than the 15 bytes that Linux keeps");
-    Builder::new().name(name.to_owned()).spawn(body).expect("the system refuses another thread")
+    assert!(
+        name.len() <= 15,
+        "thread name {name:?} is longer than the 15 bytes that Linux keeps"
+    );
+    Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .expect("the system refuses another thread")
 }
 
 /// Makes any thread's panic end the process, after the usual message. Called once by binaries at start.

@@ -12,6 +12,7 @@ use clap_complete::Shell;
 use crate::config::{ApiVersion, Config, Role};
 use crate::ctl;
 use crate::failure::Failure;
+use crate::node;
 
 /// What `--version` prints behind the name.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FERRITE_COMMIT"), ")");
@@ -19,7 +20,6 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FERRITE_COM
 const EXAMPLES: &str = "\
 Examples:
   ferrite server                      a whole database in ./ferrite-data, clients dial 127.0.0.1:2379
-  ferrite playground --stores 3       three replicated stores in one process, gone when it ends
   ferrite ctl put greeting hello      write a key
   ferrite ctl get greeting            read it
 
@@ -42,13 +42,6 @@ Examples:
 
 Flags win over the file of --config, which wins over the defaults; --print-config shows the outcome.";
 
-const PLAYGROUND_EXAMPLES: &str = "\
-Examples:
-  ferrite playground                              three stores, data in a temporary directory
-  ferrite playground --stores 1 --data-dir ./try  one store, data kept in ./try
-
-Ports are the usual ones when free, others when not. Ctrl-C ends it.";
-
 /// A replicated, transactional key-value database that TiKV's clients use unmodified.
 #[derive(Debug, Parser)]
 #[command(name = "ferrite", version = VERSION, after_help = EXAMPLES, arg_required_else_help = true, max_term_width = 110)]
@@ -62,7 +55,9 @@ enum Command {
     Server(Box<ServerArgs>),
     Ctl(ctl::Args),
     /// Print completions for a shell: `ferrite completions bash > /etc/bash_completion.d/ferrite`.
-    Completions { shell: Shell },
+    Completions {
+        shell: Shell,
+    },
 }
 
 /// Run a placement driver and a store: alone a whole database, with --join a part of a cluster.
@@ -224,7 +219,8 @@ fn server(args: ServerArgs) -> anyhow::Result<ExitCode> {
     if !faults.is_empty() {
         return Err(Failure::Config { faults }.into());
     }
-    todo!()
+    node::run(config)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Whether the configuration would be taken: faults to standard error, one a line.
@@ -253,5 +249,8 @@ fn print(data: &[u8]) -> anyhow::Result<ExitCode> {
 }
 
 fn ctl_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
 }

@@ -18,17 +18,37 @@ pub enum Failure {
     #[error("{addr} is taken by another process; choose another address with {flag}")]
     PortTaken { addr: SocketAddr, flag: &'static str },
     #[error("listen on {addr} ({flag})")]
-    Listen { addr: SocketAddr, flag: &'static str, source: std::io::Error },
+    Listen {
+        addr: SocketAddr,
+        flag: &'static str,
+        source: std::io::Error,
+    },
     #[error("data directory {} is in use by another process{}", .dir.display(), holder(.pid))]
     DirLocked { dir: PathBuf, pid: Option<u32> },
     #[error("{act} {}", .path.display())]
-    Dir { act: &'static str, path: PathBuf, source: std::io::Error },
+    Dir {
+        act: &'static str,
+        path: PathBuf,
+        source: std::io::Error,
+    },
     #[error("disk of {} is full: {free} free, storage.disk-reserve wants {wanted}", .dir.display())]
-    DiskFull { dir: PathBuf, free: base::ByteSize, wanted: base::ByteSize },
+    DiskFull {
+        dir: PathBuf,
+        free: base::ByteSize,
+        wanted: base::ByteSize,
+    },
     #[error("data directory {} belongs to cluster {found}, the placement driver {pd} leads cluster {wanted}; give it another directory with --data-dir", .dir.display())]
-    WrongCluster { dir: PathBuf, found: u64, wanted: u64, pd: String },
+    WrongCluster {
+        dir: PathBuf,
+        found: u64,
+        wanted: u64,
+        pd: String,
+    },
     #[error("no placement driver answers at {pd}")]
-    NoPlacementDriver { pd: String, source: Box<dyn std::error::Error + Send + Sync> },
+    NoPlacementDriver {
+        pd: String,
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 fn holder(pid: &Option<u32>) -> String {

@@ -7,7 +7,10 @@
 pub mod cli;
 pub mod config;
 pub mod ctl;
+pub mod data_dir;
 pub mod failure;
+pub mod listen;
+pub mod node;
 pub mod status;
 
 /// Version that `--version` and the status port tell.

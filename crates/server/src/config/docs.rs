@@ -40,10 +40,20 @@ pub fn reference_page() -> String {
     );
     let defaults = defaults();
     for section in SECTIONS {
-        let _ = write!(out, "\n## `[{}]`\n\n{}\n\n| option | default | meaning |\n|---|---|---|\n", section.name, paragraph(section.lines));
+        let _ = write!(
+            out,
+            "\n## `[{}]`\n\n{}\n\n| option | default | meaning |\n|---|---|---|\n",
+            section.name,
+            paragraph(section.lines)
+        );
         for option in section.options {
             let meaning = paragraph(option.lines).replace('|', "\\|");
-            let _ = writeln!(out, "| `{}` | `{}` | {meaning} |", option.key(), default_of(&defaults, &section, option));
+            let _ = writeln!(
+                out,
+                "| `{}` | `{}` | {meaning} |",
+                option.key(),
+                default_of(&defaults, &section, option)
+            );
         }
     }
     out
@@ -58,7 +68,10 @@ fn defaults() -> Table {
 }
 
 fn default_of<'a>(defaults: &'a Table, section: &SectionDoc, option: &OptionDoc) -> &'a Value {
-    defaults.get(section.name).and_then(|options| options.get(option.key())).expect("every documented option has a default")
+    defaults
+        .get(section.name)
+        .and_then(|options| options.get(option.key()))
+        .expect("every documented option has a default")
 }
 
 #[cfg(test)]
@@ -79,7 +92,10 @@ mod tests {
             return;
         }
         let found = std::fs::read_to_string(&file).unwrap_or_default();
-        assert!(found == wanted, "{path} is stale; run: BLESS=1 cargo test -p ferrite-server --lib config::docs");
+        assert!(
+            found == wanted,
+            "{path} is stale; run: BLESS=1 cargo test -p ferrite-server --lib config::docs"
+        );
     }
 
     #[test]
@@ -105,7 +121,12 @@ mod tests {
         for section in SECTIONS {
             for option in section.options {
                 let doc = paragraph(option.lines).to_lowercase();
-                assert!(doc.contains("fixed "), "{}.{} does not tell whether it changes at run time", section.name, option.key());
+                assert!(
+                    doc.contains("fixed "),
+                    "{}.{} does not tell whether it changes at run time",
+                    section.name,
+                    option.key()
+                );
             }
         }
     }

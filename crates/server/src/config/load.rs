@@ -23,7 +23,10 @@ impl Config {
     /// Reads the file at `path`; what it does not name keeps its default. Values are not validated.
     pub fn load(path: &Path) -> Result<Config, LoadError> {
         let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read { path: name.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read {
+            path: name.clone(),
+            source,
+        })?;
         Config::parse(&name, &text)
     }
 
@@ -54,11 +57,19 @@ fn unknown_keys(name: &str, text: &str, file: &DeTable<'_>) -> Vec<String> {
     };
     for (section, value) in file {
         let Some(doc) = SECTIONS.iter().find(|doc| doc.name == section.get_ref().as_ref()) else {
-            report(section.span().start, section.get_ref(), SECTIONS.iter().map(|doc| doc.name.to_owned()).collect());
+            report(
+                section.span().start,
+                section.get_ref(),
+                SECTIONS.iter().map(|doc| doc.name.to_owned()).collect(),
+            );
             continue;
         };
         let DeValue::Table(options) = value.get_ref() else { continue };
-        let known: Vec<String> = doc.options.iter().map(|option| format!("{}.{}", doc.name, option.key())).collect();
+        let known: Vec<String> = doc
+            .options
+            .iter()
+            .map(|option| format!("{}.{}", doc.name, option.key()))
+            .collect();
         for option in options.keys() {
             let key = format!("{}.{}", doc.name, option.get_ref());
             if !known.contains(&key) {
@@ -72,7 +83,11 @@ fn unknown_keys(name: &str, text: &str, file: &DeTable<'_>) -> Vec<String> {
 
 /// Line of the byte at `offset`, from 1.
 fn line_of(text: &str, offset: usize) -> usize {
-    text.as_bytes()[..offset.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1
+    text.as_bytes()[..offset.min(text.len())]
+        .iter()
+        .filter(|&&b| b == b'\n')
+        .count()
+        + 1
 }
 
 /// The known key that `key` was probably meant to be: the nearest by edits, if a third of it or less is wrong.
@@ -115,14 +130,27 @@ mod tests {
              f.toml:7: unknown key log.levle; did you mean log.level?\n\
              f.toml:8: unknown key log.format_; did you mean log.format?"
         );
-        assert_eq!(faults("raft.election_ticks = 9"), "f.toml:1: unknown key raft.election_ticks; did you mean raft.election-ticks?");
-        assert_eq!(faults("zzzzzzzzz = 9"), "f.toml:1: unknown key zzzzzzzzz; known are server, pd, storage, raft, log");
+        assert_eq!(
+            faults("raft.election_ticks = 9"),
+            "f.toml:1: unknown key raft.election_ticks; did you mean raft.election-ticks?"
+        );
+        assert_eq!(
+            faults("zzzzzzzzz = 9"),
+            "f.toml:1: unknown key zzzzzzzzz; known are server, pd, storage, raft, transport, log"
+        );
     }
 
     #[test]
     fn a_value_of_the_wrong_kind_names_its_line() {
-        assert_eq!(faults("[raft]\ntick = \"5 parsecs\"\n"), "f.toml:2: `5 parsecs`: wanted a span such as 100ms, 1.5s, 2m or 1h");
-        assert!(faults("[raft]\n\nraft-threads = \"two\"").starts_with("f.toml:3: invalid type"), "{}", faults("[raft]\n\nraft-threads = \"two\""));
+        assert_eq!(
+            faults("[raft]\ntick = \"5 parsecs\"\n"),
+            "f.toml:2: `5 parsecs`: wanted a span such as 100ms, 1.5s, 2m or 1h"
+        );
+        assert!(
+            faults("[raft]\n\nraft-threads = \"two\"").starts_with("f.toml:3: invalid type"),
+            "{}",
+            faults("[raft]\n\nraft-threads = \"two\"")
+        );
         assert!(faults("[raft\n").starts_with("f.toml:1: "));
         assert!(faults("raft = 3").starts_with("f.toml:1: "));
     }

@@ -171,7 +171,7 @@ section! { "transport",
         /// Raft messages that wait for one other store; when full, new ones are dropped and raft sends again. Bound 128 to 1048576.
         /// Fixed at start.
         pub queue_max: usize = 8_192,
-        /// Bytes a second that raft snapshots may take on the network in each direction. At least 1MiB. Fixed at start.
+        /// Bytes a second that a store may send in raft snapshots, all together. At least 1MiB. Fixed at start.
         pub snapshot_rate: ByteSize = ByteSize::mib(128),
         /// Raft snapshots sent, and as many received, at once. Bound 1 to 64. Fixed at start.
         pub snapshots_max: usize = 4,
@@ -201,8 +201,14 @@ pub struct Config {
 }
 
 /// Every section in the order of the reference page.
-pub const SECTIONS: [SectionDoc; 6] =
-    [ServerConfig::DOC, PdConfig::DOC, StorageConfig::DOC, RaftConfig::DOC, TransportConfig::DOC, LogConfig::DOC];
+pub const SECTIONS: [SectionDoc; 6] = [
+    ServerConfig::DOC,
+    PdConfig::DOC,
+    StorageConfig::DOC,
+    RaftConfig::DOC,
+    TransportConfig::DOC,
+    LogConfig::DOC,
+];
 
 /// Collects what is wrong: one line a fault, `raft.election-ticks = 1: wanted more than raft.heartbeat-ticks (2)`.
 #[derive(Default)]
@@ -238,7 +244,10 @@ impl Faults {
     }
 
     fn dialled(&mut self, key: &str, addr: &str) {
-        let port = addr.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse::<u16>().ok());
+        let port = addr
+            .rsplit_once(':')
+            .filter(|(host, _)| !host.is_empty())
+            .and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none_or(|port| port == 0) {
             self.add(key, format_args!("{addr:?}"), "host:port, such as \"10.0.0.1:2379\"");
         }
@@ -269,7 +278,13 @@ impl Config {
     }
 
     fn validate_server(&self, faults: &mut Faults) {
-        let Config { server, pd, storage, log, .. } = self;
+        let Config {
+            server,
+            pd,
+            storage,
+            log,
+            ..
+        } = self;
         if server.role.has_store() {
             faults.listener("server.addr", &server.addr, server.allow_insecure);
         }
@@ -279,7 +294,10 @@ impl Config {
         if !server.status_addr.is_empty() {
             faults.listener("server.status-addr", &server.status_addr, server.allow_insecure);
         }
-        for (key, addr) in [("server.advertise-addr", &server.advertise_addr), ("pd.advertise-addr", &pd.advertise_addr)] {
+        for (key, addr) in [
+            ("server.advertise-addr", &server.advertise_addr),
+            ("pd.advertise-addr", &pd.advertise_addr),
+        ] {
             if !addr.is_empty() {
                 faults.dialled(key, addr);
             }
@@ -290,7 +308,11 @@ impl Config {
         match (server.role, pd.join.is_empty()) {
             (Role::Store, true) => faults.add("pd.join", "[]", "the placement driver to join, as server.role is \"store\""),
             (Role::Pd | Role::All, false) => {
-                faults.add("pd.join", format_args!("{:?}", pd.join), "nothing, or server.role = \"store\": a cluster has one placement driver yet");
+                faults.add(
+                    "pd.join",
+                    format_args!("{:?}", pd.join),
+                    "nothing, or server.role = \"store\": a cluster has one placement driver yet",
+                );
             }
             _ => {}
         }
@@ -304,11 +326,19 @@ impl Config {
             faults.add("pd.replicas", pd.replicas, "1, 3, 5 or 7");
         }
         if storage.engine == EngineKind::Rocksdb && cfg!(not(feature = "rocksdb")) {
-            faults.add("storage.engine", "\"rocksdb\"", "\"fjall\" or \"memory\": this binary is built without the feature rocksdb");
+            faults.add(
+                "storage.engine",
+                "\"rocksdb\"",
+                "\"fjall\" or \"memory\": this binary is built without the feature rocksdb",
+            );
         }
         faults.at_least("storage.block-cache", storage.block_cache, ByteSize::mib(1));
         if let Err(why) = base::log::check_filter(&log.level) {
-            faults.add("log.level", format_args!("{:?}", log.level), format_args!("a level such as \"info\", or a filter ({why})"));
+            faults.add(
+                "log.level",
+                format_args!("{:?}", log.level),
+                format_args!("a level such as \"info\", or a filter ({why})"),
+            );
         }
     }
 
@@ -317,11 +347,19 @@ impl Config {
         faults.within("raft.tick", raft.tick, Span::millis(10), Span::secs(10));
         faults.at_least("raft.heartbeat-ticks", raft.heartbeat_ticks, 1);
         if raft.election_ticks <= raft.heartbeat_ticks {
-            faults.add("raft.election-ticks", raft.election_ticks, format_args!("more than raft.heartbeat-ticks ({})", raft.heartbeat_ticks));
+            faults.add(
+                "raft.election-ticks",
+                raft.election_ticks,
+                format_args!("more than raft.heartbeat-ticks ({})", raft.heartbeat_ticks),
+            );
         }
         let lease_max = Span(raft.tick.0 * raft.election_ticks.saturating_sub(2));
         if raft.lease > lease_max {
-            faults.add("raft.lease", raft.lease, format_args!("at most (raft.election-ticks - 2) * raft.tick ({lease_max})"));
+            faults.add(
+                "raft.lease",
+                raft.lease,
+                format_args!("at most (raft.election-ticks - 2) * raft.tick ({lease_max})"),
+            );
         }
         faults.within("raft.entry-max", raft.entry_max, ByteSize::kib(1), ByteSize::mib(64));
         faults.within("raft.message-max", raft.message_max, ByteSize::kib(1), ByteSize::mib(64));
@@ -347,7 +385,9 @@ impl Config {
     /// Threads that serve the network, once 0 is replaced by what the machine has.
     pub fn grpc_threads(&self) -> usize {
         match self.server.grpc_threads {
-            0 => std::thread::available_parallelism().map_or(2, |cores| cores.get()).clamp(2, 8),
+            0 => std::thread::available_parallelism()
+                .map_or(2, |cores| cores.get())
+                .clamp(2, 8),
             threads => threads,
         }
     }

@@ -10,7 +10,10 @@ fn faults(change: impl FnOnce(&mut Config)) -> Vec<String> {
 fn the_default_is_valid_and_round_trips() {
     assert_eq!(faults(|_| {}), [""; 0]);
     let config = Config::default();
-    assert_eq!(Config::parse("printed", &config.to_toml()).expect("what is printed is read"), config);
+    assert_eq!(
+        Config::parse("printed", &config.to_toml()).expect("what is printed is read"),
+        config
+    );
 }
 
 #[test]
@@ -45,7 +48,11 @@ fn other_machines_are_let_in_only_on_demand() {
     };
     let told = faults(open);
     assert_eq!(told.len(), 3, "{told:?}");
-    assert!(told.iter().all(|fault| fault.contains("loopback") && fault.contains("--allow-insecure")), "{told:?}");
+    assert!(
+        told.iter()
+            .all(|fault| fault.contains("loopback") && fault.contains("--allow-insecure")),
+        "{told:?}"
+    );
     let allowed = faults(|c| {
         open(c);
         c.server.allow_insecure = true;

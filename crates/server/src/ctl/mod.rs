@@ -6,7 +6,13 @@ use std::process::ExitCode;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Address of a placement driver, `host:port`; several parted by commas.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:2379", env = "FERRITE_PD_ADDR", global = true)]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:2379",
+        env = "FERRITE_PD_ADDR",
+        global = true
+    )]
     pub pd_addr: String,
     /// Print JSON, one object a line.
     #[arg(long, global = true)]

@@ -18,6 +18,9 @@ use serde::Serialize;
 
 use crate::config::Config;
 
+/// Connections at once: a few people and scrapers.
+pub const CONNECTIONS_MAX: usize = 64;
+
 /// What `/status` tells.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
@@ -120,9 +123,15 @@ impl Status {
 pub fn router(status: Arc<Status>) -> Router {
     Router::new()
         .route("/", get(|| async { Html(include_str!("dashboard.html")) }))
-        .route("/status", get(|State(status): State<Arc<Status>>| async move { Json(status.report()) }))
+        .route(
+            "/status",
+            get(|State(status): State<Arc<Status>>| async move { Json(status.report()) }),
+        )
         .route("/ready", get(ready))
-        .route("/config", get(|State(status): State<Arc<Status>>| async move { Json(status.config.clone()) }))
+        .route(
+            "/config",
+            get(|State(status): State<Arc<Status>>| async move { Json(status.config.clone()) }),
+        )
         .route("/metrics", get(metrics))
         .route("/debug/pprof/profile", get(profile::cpu))
         .route("/debug/pprof/heap", get(profile::heap))
@@ -134,7 +143,11 @@ async fn ready(State(status): State<Arc<Status>>) -> Response {
     if missing.is_empty() {
         return (StatusCode::OK, "ready\n").into_response();
     }
-    (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", missing.join(", "))).into_response()
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("not ready: {}\n", missing.join(", ")),
+    )
+        .into_response()
 }
 
 async fn metrics() -> impl IntoResponse {

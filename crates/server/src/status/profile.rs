@@ -16,6 +16,9 @@ const SECONDS_MAX: u64 = 60;
 /// Samples a second: not a divisor of usual timer rates, so that periodic work is neither missed nor met each time.
 const SAMPLE_HZ: i32 = 99;
 
+/// What is drawn of a process that used no CPU time.
+const IDLE_SVG: &[u8] = br#"<svg xmlns="http://www.w3.org/2000/svg" width="480" height="60"><text x="20" y="35">no CPU time was used while sampling</text></svg>"#;
+
 /// Both kinds share it: each would disturb the other's picture.
 static RUNNING: Semaphore = Semaphore::const_new(1);
 
@@ -36,7 +39,9 @@ impl Length {
             let fault = format!("seconds = {}: wanted 1 to {SECONDS_MAX}\n", self.seconds);
             return Err((StatusCode::BAD_REQUEST, fault).into_response());
         }
-        let permit = RUNNING.try_acquire().map_err(|_| (StatusCode::TOO_MANY_REQUESTS, "another profile is running\n").into_response())?;
+        let permit = RUNNING
+            .try_acquire()
+            .map_err(|_| (StatusCode::TOO_MANY_REQUESTS, "another profile is running\n").into_response())?;
         Ok((Duration::from_secs(self.seconds), permit))
     }
 }
@@ -55,7 +60,11 @@ pub async fn cpu(Query(length): Query<Length>) -> Response {
     // Turning addresses into names reads the binary's debug information: too long for a network thread.
     let drawn = tokio::task::spawn_blocking(move || {
         let mut svg = Vec::new();
-        profiler.report().build()?.flamegraph(&mut svg)?;
+        let report = profiler.report().build()?;
+        match report.data.is_empty() {
+            true => svg.extend_from_slice(IDLE_SVG),
+            false => report.flamegraph(&mut svg)?,
+        }
         Ok::<_, pprof::Error>(svg)
     });
     match drawn.await {
@@ -84,7 +93,11 @@ pub async fn heap(Query(length): Query<Length>) -> Response {
 }
 
 fn failed(act: &str, error: impl std::error::Error) -> Response {
-    (StatusCode::INTERNAL_SERVER_ERROR, format!("{act}: {}\n", base::log::chain(&error))).into_response()
+    (
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("{act}: {}\n", base::log::chain(&error)),
+    )
+        .into_response()
 }
 
 /// Heap sampling while it lives; stops when dropped, also when the client goes away.
