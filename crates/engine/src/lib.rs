@@ -11,15 +11,19 @@
 //!   least everything written before the last [`Engine::sync`] that returned;
 //! - nothing here knows of regions, transactions or clocks; no call but `sync`, `flush` and opening waits for the disk to sync.
 
+mod fjall;
 pub mod keys;
 pub mod kv;
 mod memory;
+mod metrics;
 
-use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use bytes::Bytes;
 
+pub use fjall::{Compression, EngineConfig, FjallEngine};
 pub use memory::{Fault, MemEngine};
 
 /// A column family. The set is closed, so that a batch over all of them can be atomic.
@@ -81,11 +85,53 @@ pub enum Error {
 
 pub type Result<T> = std::result::Result<T, Error>;
 
+impl Error {
+    /// Tells a full disk from other failures of the system.
+    fn from_io(act: &'static str, dir: &Path, source: io::Error) -> Error {
+        let dir = dir.display().to_string();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { dir },
+            _ => Error::Io { act, dir, source },
+        }
+    }
+}
+
+/// Longest key that an engine takes, in bytes. The empty key is not taken either: ours all begin with a prefix.
+pub const KEY_BYTES_MAX: usize = 65_000;
+
+fn check_key(key: &[u8]) -> Result<()> {
+    if (1..=KEY_BYTES_MAX).contains(&key.len()) {
+        return Ok(());
+    }
+    Err(Error::Backend {
+        act: "write",
+        message: format!("key of {} bytes, wanted 1 to {KEY_BYTES_MAX}", key.len()),
+    })
+}
+
+fn check_keys(batch: &Batch) -> Result<()> {
+    batch.ops().iter().try_for_each(|op| check_key(op.key()))
+}
+
 /// One change of a [`Batch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     Put { cf: Cf, key: Bytes, value: Bytes },
     Delete { cf: Cf, key: Bytes },
+}
+
+impl Op {
+    pub fn cf(&self) -> Cf {
+        match self {
+            Op::Put { cf, .. } | Op::Delete { cf, .. } => *cf,
+        }
+    }
+
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Op::Put { key, .. } | Op::Delete { key, .. } => key,
+        }
+    }
 }
 
 /// Changes that become visible together. Later changes of a key win.
@@ -137,9 +183,11 @@ impl Batch {
 /// The door. Shared by threads; every method takes `&self`. Ranges are half-open, and an empty end means "no end".
 ///
 /// After a failed write or sync the engine is poisoned: what lies on disk is not known until the next opening reads it, so
-/// every later write and sync answers [`Error::Poisoned`].
+/// every later write and sync answers [`Error::Poisoned`]. Two failures change nothing, and the engine goes on:
+/// [`Error::DiskFull`], until there is room again, and a key that is empty or over [`KEY_BYTES_MAX`].
 pub trait Engine: Send + Sync + fmt::Debug + 'static {
-    /// Makes `batch` visible, whole. Not durable until a later [`sync`](Engine::sync) returns.
+    /// Makes `batch` visible, whole. Not durable until a later [`sync`](Engine::sync) returns. May wait until gathered writes
+    /// have room.
     fn write(&self, batch: Batch) -> Result<()>;
 
     /// Returns once every batch whose `write` returned before this call is durable. Callers at the same time share one sync.
@@ -155,7 +203,8 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// writes that began after this call returned are untouched.
     fn delete_range(&self, cf: Cf, start: &[u8], end: &[u8]) -> Result<()>;
 
-    /// Loads pairs, in bounded memory. Not atomic. Panics when the keys do not ascend strictly.
+    /// Loads pairs, in bounded memory; visible and durable after, at the latest, the next [`sync`](Engine::sync). Not atomic.
+    /// Panics when the keys do not ascend strictly.
     fn ingest(&self, cf: Cf, pairs: &mut dyn Iterator<Item = (Bytes, Bytes)>) -> Result<()>;
 
     /// About how many bytes on disk and in memory the keys in `[start, end)` take. Reads no data.

@@ -20,14 +20,14 @@ const CHUNK: usize = 64;
 /// Batches that a crash can undo. Older ones count as durable, as in an engine that flushed its memtable; it bounds memory.
 const UNSYNCED_MAX: usize = 64 * 1024;
 
-/// A fault to come, see [`MemEngine::inject`]. Each poisons the engine, as a real one is.
+/// A fault to come, see [`MemEngine::inject`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The next write answers [`Error::Io`] and changes nothing.
+    /// The next write answers [`Error::Io`], changes nothing, and the engine is poisoned.
     Write,
     /// The next write answers [`Error::DiskFull`] and changes nothing.
     DiskFull,
-    /// The next sync answers [`Error::Io`]; what it would have made durable is not.
+    /// The next sync answers [`Error::Io`], what it would have made durable is not, and the engine is poisoned.
     Sync,
 }
 
@@ -144,12 +144,9 @@ impl State {
         self.alive()?;
         match self.fault.take() {
             Some(Fault::Write) => Err(self.fail("write batch")),
-            Some(Fault::DiskFull) => {
-                self.dead = true;
-                Err(Error::DiskFull {
-                    dir: "memory".to_owned(),
-                })
-            }
+            Some(Fault::DiskFull) => Err(Error::DiskFull {
+                dir: "memory".to_owned(),
+            }),
             other => {
                 self.fault = other;
                 Ok(())
@@ -286,6 +283,7 @@ fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<Bounds<'a>> {
 
 impl Engine for MemEngine {
     fn write(&self, batch: Batch) -> Result<()> {
+        crate::check_keys(&batch)?;
         let mut state = self.state.lock();
         state.check_write()?;
         if !batch.is_empty() {
@@ -338,6 +336,7 @@ impl Engine for MemEngine {
                 .take(CHUNK)
                 .map(|(key, value)| Op::Put { cf, key, value })
                 .collect();
+            chunk.iter().try_for_each(|op| crate::check_key(op.key()))?;
             let mut state = self.state.lock();
             state.check_write()?;
             state.write(chunk.into_iter());
@@ -533,7 +532,7 @@ mod tests {
 
     #[test]
     fn faults_poison() {
-        for (fault, survives) in [(Fault::Write, "1"), (Fault::DiskFull, "1"), (Fault::Sync, "2")] {
+        for (fault, survives) in [(Fault::Write, "1"), (Fault::Sync, "2")] {
             let engine = MemEngine::new();
             put(&engine, "a", "1");
             engine.sync().unwrap();
@@ -549,6 +548,18 @@ mod tests {
             assert!(matches!(engine.sync(), Err(Error::Poisoned)));
             assert_eq!(get(&engine.crash(9), "a"), Some(Bytes::from(survives)), "{fault:?}");
         }
+    }
+
+    #[test]
+    fn full_disk_changes_nothing() {
+        let engine = MemEngine::new();
+        engine.inject(Fault::DiskFull);
+        let mut batch = Batch::new();
+        batch.put(Cf::Default, "a", "1");
+        assert!(matches!(engine.write(batch.clone()), Err(Error::DiskFull { .. })));
+        assert_eq!(get(&engine, "a"), None);
+        engine.write(batch).unwrap();
+        assert_eq!(get(&engine, "a"), Some(Bytes::from("1")));
     }
 
     #[test]
