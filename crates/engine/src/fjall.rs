@@ -67,7 +67,7 @@ use snapshot::{Readers, View};
 /// Files of tables kept open.
 const OPEN_FILES: usize = 512;
 
-/// Name and version of the format, first in the file `FORMAT`; the directory's random key stands behind.
+/// Name and version of the format, first in the file `FORMAT`; behind stand the directory's random key and a checksum.
 const FORMAT: &str = "ferrite engine 1";
 
 /// The engine on disk. Dropping it ends its threads; the directory is free once its snapshots are dropped too.
@@ -195,18 +195,17 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-/// The directory's key, or `None` if nothing was created yet.
+/// The directory's key, or `None` if nothing was created yet, or not to the end.
 fn read_format(dir: &Path) -> Result<Option<u32>> {
-    let path = dir.join("FORMAT");
-    let found = match fs::read(&path) {
+    let found = match fs::read(dir.join("FORMAT")) {
         Ok(found) => String::from_utf8_lossy(&found).into_owned(),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && !dir.join("default/current").exists() => return Ok(None),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
-        Err(e) => return Err(Error::from_io("read format", dir, e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::from_io("read format", dir, e)),
+        Err(_) if holds_data(dir) => String::new(),
+        Err(_) => return Ok(None),
     };
     let key = found
         .strip_prefix(FORMAT)
-        .and_then(|rest| rest.trim_end().strip_prefix(" key "));
+        .and_then(|rest| rest.strip_prefix(" key ")?.get(..8));
     let key = key
         .and_then(|key| u32::from_str_radix(key, 16).ok())
         .filter(|key| found == format_line(*key));
@@ -218,9 +217,15 @@ fn read_format(dir: &Path) -> Result<Option<u32>> {
     key.map(Some).ok_or_else(format)
 }
 
+/// Whether anything was ever written: then a missing `FORMAT` is damage.
+fn holds_data(dir: &Path) -> bool {
+    let has_tables = |cf: Cf| fs::read_dir(dir.join(cf.name()).join("tables")).is_ok_and(|mut tables| tables.next().is_some());
+    log::disk_bytes(&dir.join("log")) > 0 || Cf::ALL.into_iter().any(has_tables)
+}
+
 fn format_line(key: u32) -> String {
     let line = format!("{FORMAT} key {key:08x}");
-    format!("{line}\n")
+    format!("{line} crc {:08x}\n", crc32fast::hash(line.as_bytes()))
 }
 
 /// Makes an empty log and, when all else is durable, the file that says so. `lsm-tree` creates the trees.

@@ -314,7 +314,7 @@ fn sizes_are_about_right(kind: Kind) {
             size("b", "c")
         );
         assert!(
-            size("c", "d") <= total / 10,
+            size("c", "d") <= total / 4,
             "{what}: {} of {total} where nothing is",
             size("c", "d")
         );
