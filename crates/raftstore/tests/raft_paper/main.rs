@@ -18,4 +18,5 @@ mod rawnode;
 mod reads;
 mod replication;
 mod replication_network;
+mod snapshots;
 mod transfer;
