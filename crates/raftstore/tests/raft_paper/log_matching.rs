@@ -57,7 +57,8 @@ fn follower_check_message_type_msg_append() {
 /// Section 5.3: entries that conflict are replaced with all that follow them; entries that agree stay.
 #[test]
 fn follower_append_entries() {
-    let cases: [((u64, u64), &[u64], &[u64]); 6] = [
+    type Case = ((u64, u64), &'static [u64], &'static [u64]); // entry before, terms sent, terms held in the end
+    let cases: [Case; 6] = [
         ((3, 2), &[2], &[1, 2, 2]),
         ((2, 1), &[3, 4], &[1, 3, 4]),
         ((1, 1), &[1], &[1, 2]),
