@@ -8,10 +8,14 @@ pub mod cli;
 pub mod config;
 pub mod ctl;
 pub mod data_dir;
+pub mod error;
 pub mod failure;
+pub mod limits;
 pub mod listen;
 pub mod node;
+pub mod raw;
 pub mod status;
+pub mod tikv_service;
 
 /// Version that `--version` and the status port tell.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,202 @@
+//! `BatchCommands`: one stream of messages with many commands each, answered by id in any order. Nearly all traffic of Go
+//! clients comes this way.
+//!
+//! A command is polled once where it was read; most reads are answered by that, at the price of a function call. What has to
+//! wait goes to a task of its own, so that its progress never hangs on a client that does not read its answers. Answers that
+//! are ready together leave together. At most [`STREAM_COMMANDS_MAX`] commands of a stream are unanswered: beyond, the stream
+//! is not read, and HTTP/2 makes the client wait. When the client has sent all, the stream ends with the last answer.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures::Stream;
+use prost::Message;
+use proto::tikvpb::batch_commands_request::request::Cmd as Request;
+use proto::tikvpb::batch_commands_response::Response as Answer;
+use proto::tikvpb::batch_commands_response::response::Cmd as Response;
+use proto::tikvpb::{BatchCommandsEmptyResponse, BatchCommandsRequest, BatchCommandsResponse};
+use tokio::sync::mpsc;
+use tonic::{Status, Streaming};
+
+use super::Arrival;
+use super::handlers::Handlers;
+use super::metrics::{BATCH_COMMANDS, BATCH_MESSAGES, BATCH_WAITING};
+use crate::limits::STREAM_COMMANDS_MAX;
+
+/// Answers in one message at most, in number and bytes; the last one may go over.
+const ANSWERS_MAX: usize = 256;
+const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Longest delay that an empty command may ask for.
+const DELAY_MAX: Duration = Duration::from_secs(1);
+
+/// The id a command came with, and how it ended. `Err` ends the stream.
+type Outcome = (u64, Result<Answer, Status>);
+
+/// The answers of one stream.
+pub struct BatchCommands<S = Streaming<BatchCommandsRequest>> {
+    handlers: Arc<Handlers>,
+    /// Gone once the client has sent all.
+    commands: Option<S>,
+    /// Commands read and not started, with the time at which they came.
+    read: VecDeque<(u64, Option<Request>)>,
+    arrival: Arrival,
+    /// Commands that wait in tasks; each has room in the channel.
+    waiting: usize,
+    answered: mpsc::Receiver<Outcome>,
+    answer: mpsc::Sender<Outcome>,
+    ready: BatchCommandsResponse,
+    ready_bytes: usize,
+}
+
+impl<S> BatchCommands<S>
+where
+    S: Stream<Item = Result<BatchCommandsRequest, Status>> + Unpin,
+{
+    pub fn new(handlers: Arc<Handlers>, commands: S) -> BatchCommands<S> {
+        let (answer, answered) = mpsc::channel(STREAM_COMMANDS_MAX);
+        BatchCommands {
+            handlers,
+            commands: Some(commands),
+            read: VecDeque::new(),
+            arrival: Arrival::read(None),
+            waiting: 0,
+            answered,
+            answer,
+            ready: BatchCommandsResponse::default(),
+            ready_bytes: 0,
+        }
+    }
+
+    /// Takes answers of tasks, starts commands, reads on, until a message of answers is full or nothing more can be done now.
+    /// Pending: the stream's end, another message or an answer will wake us.
+    fn progress(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        while !self.is_full() {
+            if self.waiting > 0
+                && let Poll::Ready(Some(outcome)) = self.answered.poll_recv(cx)
+            {
+                self.waiting -= 1;
+                self.collect(outcome)?;
+            } else if self.waiting < STREAM_COMMANDS_MAX
+                && let Some((id, command)) = self.read.pop_front()
+            {
+                self.start(cx, id, command)?;
+            } else if self.read.is_empty()
+                && let Some(commands) = &mut self.commands
+            {
+                match ready!(Pin::new(commands).poll_next(cx)) {
+                    Some(message) => self.take(message?)?,
+                    None => self.commands = None,
+                }
+            } else if self.waiting == 0 {
+                break;
+            } else {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// A message came in.
+    fn take(&mut self, message: BatchCommandsRequest) -> Result<(), Status> {
+        let BatchCommandsRequest {
+            requests, request_ids, ..
+        } = message;
+        if requests.len() != request_ids.len() {
+            let text = format!("{} commands with {} ids", requests.len(), request_ids.len());
+            return Err(Status::invalid_argument(text));
+        }
+        BATCH_MESSAGES.inc();
+        BATCH_COMMANDS.inc_by(requests.len() as u64);
+        self.arrival = Arrival::read(None);
+        self.read
+            .extend(request_ids.into_iter().zip(requests.into_iter().map(|request| request.cmd)));
+        Ok(())
+    }
+
+    /// Runs a command as far as it goes now.
+    fn start(&mut self, cx: &mut Context<'_>, id: u64, command: Option<Request>) -> Result<(), Status> {
+        let handlers = self.handlers.clone();
+        let arrival = self.arrival;
+        let mut work = Box::pin(async move { (id, run(&handlers, command, arrival).await) });
+        match work.as_mut().poll(cx) {
+            Poll::Ready(outcome) => self.collect(outcome),
+            Poll::Pending => {
+                BATCH_WAITING.inc();
+                self.waiting += 1;
+                let answer = self.answer.clone();
+                // The channel has room for every task. It is closed when the client has gone.
+                tokio::spawn(async move { drop(answer.send(work.await).await) });
+                Ok(())
+            }
+        }
+    }
+
+    fn collect(&mut self, (id, outcome): Outcome) -> Result<(), Status> {
+        let answer = outcome?;
+        self.ready_bytes += answer.encoded_len();
+        self.ready.request_ids.push(id);
+        self.ready.responses.push(answer);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.ready.responses.len() >= ANSWERS_MAX || self.ready_bytes >= ANSWER_BYTES_MAX
+    }
+}
+
+impl<S> Stream for BatchCommands<S>
+where
+    S: Stream<Item = Result<BatchCommandsRequest, Status>> + Unpin,
+{
+    type Item = Result<BatchCommandsResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let ended = match self.progress(cx) {
+            Poll::Ready(Err(status)) => return Poll::Ready(Some(Err(status))),
+            Poll::Ready(Ok(())) => true,
+            Poll::Pending => false,
+        };
+        match (self.ready.responses.is_empty(), ended) {
+            (false, _) => {
+                self.ready_bytes = 0;
+                Poll::Ready(Some(Ok(std::mem::take(&mut self.ready))))
+            }
+            (true, true) => Poll::Ready(None),
+            (true, false) => Poll::Pending,
+        }
+    }
+}
+
+/// Runs one command. What is not served is answered without a body, which clients report as unknown, so that it does not end
+/// the other commands of the stream.
+async fn run(handlers: &Handlers, command: Option<Request>, arrival: Arrival) -> Result<Answer, Status> {
+    let cmd = match command {
+        Some(Request::RawGet(request)) => Some(Response::RawGet(handlers.raw_get(request, arrival).await?)),
+        Some(Request::RawBatchGet(request)) => Some(Response::RawBatchGet(handlers.raw_batch_get(request, arrival).await?)),
+        Some(Request::RawPut(request)) => Some(Response::RawPut(handlers.raw_put(request, arrival).await?)),
+        Some(Request::RawBatchPut(request)) => Some(Response::RawBatchPut(handlers.raw_batch_put(request, arrival).await?)),
+        Some(Request::RawDelete(request)) => Some(Response::RawDelete(handlers.raw_delete(request, arrival).await?)),
+        Some(Request::RawBatchDelete(request)) => {
+            Some(Response::RawBatchDelete(handlers.raw_batch_delete(request, arrival).await?))
+        }
+        Some(Request::RawScan(request)) => Some(Response::RawScan(handlers.raw_scan(request, arrival).await?)),
+        Some(Request::RawBatchScan(request)) => Some(Response::RawBatchScan(handlers.raw_batch_scan(request, arrival).await?)),
+        Some(Request::RawDeleteRange(request)) => {
+            Some(Response::RawDeleteRange(handlers.raw_delete_range(request, arrival).await?))
+        }
+        Some(Request::Empty(request)) => {
+            if request.delay_time != 0 {
+                tokio::time::sleep(Duration::from_millis(request.delay_time).min(DELAY_MAX)).await;
+            }
+            Some(Response::Empty(BatchCommandsEmptyResponse {
+                test_id: request.test_id,
+            }))
+        }
+        Some(_) | None => None,
+    };
+    Ok(Answer { cmd })
+}

@@ -1,0 +1,325 @@
+//! What each RPC does, unary or batched: its request's fields in, its answer's fields out.
+
+use std::sync::Arc;
+
+use base::{ClusterId, PeerId, RegionId};
+use engine::kv::{self, Kv};
+use proto::kvrpcpb::*;
+use tonic::Status;
+
+use super::answer::Answer;
+use super::metrics::{REFUSED, Rpc, Timed};
+use super::{Arrival, Identity};
+use crate::config::ApiVersion;
+use crate::error;
+use crate::limits::{self, Admission};
+use crate::raw::{self, Act, Call, Raw, Scan, Swap};
+
+/// Runs requests. Every method answers `Err` only for what ends the call or the stream; other failures are in the answer.
+pub struct Handlers {
+    raw: Raw,
+    identity: Identity,
+    admission: Admission,
+}
+
+impl Handlers {
+    pub fn new(kv: Arc<dyn Kv>, identity: Identity, api: ApiVersion, admission: Admission) -> Handlers {
+        Handlers {
+            raw: Raw::new(kv, api),
+            identity,
+            admission,
+        }
+    }
+
+    pub async fn raw_get(&self, request: RawGetRequest, arrival: Arrival) -> Result<RawGetResponse, Status> {
+        let RawGetRequest { context, key, cf } = request;
+        let work = |call| async move { self.raw.get(&call, &cf, key).await };
+        self.run(
+            Rpc::RawGet,
+            context,
+            arrival,
+            work,
+            |answer: &mut RawGetResponse, value| match value {
+                Some(value) => answer.value = value,
+                None => answer.not_found = true,
+            },
+        )
+        .await
+    }
+
+    pub async fn raw_batch_get(&self, request: RawBatchGetRequest, arrival: Arrival) -> Result<RawBatchGetResponse, Status> {
+        let RawBatchGetRequest { context, keys, cf } = request;
+        let work = |call| async move { self.raw.batch_get(&call, &cf, keys).await };
+        self.run(
+            Rpc::RawBatchGet,
+            context,
+            arrival,
+            work,
+            |answer: &mut RawBatchGetResponse, pairs| answer.pairs = pairs,
+        )
+        .await
+    }
+
+    pub async fn raw_put(&self, request: RawPutRequest, arrival: Arrival) -> Result<RawPutResponse, Status> {
+        // Every write keeps out of the way of compare-and-swaps, so `for_cas` changes nothing.
+        let RawPutRequest {
+            context,
+            key,
+            value,
+            cf,
+            ttl,
+            for_cas: _,
+        } = request;
+        let work = |call| async move { self.raw.put(&call, &cf, key, value, ttl).await };
+        self.run(Rpc::RawPut, context, arrival, work, done).await
+    }
+
+    pub async fn raw_batch_put(&self, request: RawBatchPutRequest, arrival: Arrival) -> Result<RawBatchPutResponse, Status> {
+        #[allow(deprecated)] // old clients still send the one time to live for all
+        let RawBatchPutRequest {
+            context,
+            pairs,
+            cf,
+            ttl,
+            for_cas: _,
+            mut ttls,
+        } = request;
+        if ttls.is_empty() && ttl != 0 {
+            ttls.push(ttl);
+        }
+        let work = |call| async move { self.raw.batch_put(&call, &cf, pairs, &ttls).await };
+        self.run(Rpc::RawBatchPut, context, arrival, work, done).await
+    }
+
+    pub async fn raw_delete(&self, request: RawDeleteRequest, arrival: Arrival) -> Result<RawDeleteResponse, Status> {
+        let RawDeleteRequest {
+            context,
+            key,
+            cf,
+            for_cas: _,
+        } = request;
+        let work = |call| async move { self.raw.delete(&call, &cf, key).await };
+        self.run(Rpc::RawDelete, context, arrival, work, done).await
+    }
+
+    pub async fn raw_batch_delete(
+        &self,
+        request: RawBatchDeleteRequest,
+        arrival: Arrival,
+    ) -> Result<RawBatchDeleteResponse, Status> {
+        let RawBatchDeleteRequest {
+            context,
+            keys,
+            cf,
+            for_cas: _,
+        } = request;
+        let work = |call| async move { self.raw.batch_delete(&call, &cf, keys).await };
+        self.run(Rpc::RawBatchDelete, context, arrival, work, done).await
+    }
+
+    pub async fn raw_scan(&self, request: RawScanRequest, arrival: Arrival) -> Result<RawScanResponse, Status> {
+        let RawScanRequest {
+            context,
+            start_key,
+            limit,
+            key_only,
+            cf,
+            reverse,
+            end_key,
+        } = request;
+        let range = KeyRange { start_key, end_key };
+        let scan = Scan {
+            limit: limit as usize,
+            key_only,
+            reverse,
+        };
+        let work = |call| async move { self.raw.scan(&call, &cf, range, scan).await };
+        self.run(Rpc::RawScan, context, arrival, work, |answer: &mut RawScanResponse, pairs| {
+            answer.kvs = pairs
+        })
+        .await
+    }
+
+    pub async fn raw_batch_scan(&self, request: RawBatchScanRequest, arrival: Arrival) -> Result<RawBatchScanResponse, Status> {
+        let RawBatchScanRequest {
+            context,
+            ranges,
+            each_limit,
+            key_only,
+            cf,
+            reverse,
+        } = request;
+        let scan = Scan {
+            limit: each_limit as usize,
+            key_only,
+            reverse,
+        };
+        let work = |call| async move { self.raw.batch_scan(&call, &cf, ranges, scan).await };
+        self.run(
+            Rpc::RawBatchScan,
+            context,
+            arrival,
+            work,
+            |answer: &mut RawBatchScanResponse, pairs| answer.kvs = pairs,
+        )
+        .await
+    }
+
+    pub async fn raw_delete_range(
+        &self,
+        request: RawDeleteRangeRequest,
+        arrival: Arrival,
+    ) -> Result<RawDeleteRangeResponse, Status> {
+        let RawDeleteRangeRequest {
+            context,
+            start_key,
+            end_key,
+            cf,
+        } = request;
+        let work = |call| async move { self.raw.delete_range(&call, &cf, start_key, end_key).await };
+        self.run(Rpc::RawDeleteRange, context, arrival, work, done).await
+    }
+
+    pub async fn raw_get_key_ttl(&self, request: RawGetKeyTtlRequest, arrival: Arrival) -> Result<RawGetKeyTtlResponse, Status> {
+        let RawGetKeyTtlRequest { context, key, cf } = request;
+        let work = |call| async move { self.raw.ttl(&call, &cf, key).await };
+        self.run(
+            Rpc::RawGetKeyTtl,
+            context,
+            arrival,
+            work,
+            |answer: &mut RawGetKeyTtlResponse, ttl| match ttl {
+                Some(ttl) => answer.ttl = ttl,
+                None => answer.not_found = true,
+            },
+        )
+        .await
+    }
+
+    pub async fn raw_compare_and_swap(&self, request: RawCasRequest, arrival: Arrival) -> Result<RawCasResponse, Status> {
+        let RawCasRequest {
+            context,
+            key,
+            value,
+            previous_not_exist,
+            previous_value,
+            cf,
+            ttl,
+            delete,
+        } = request;
+        let expected = (!previous_not_exist).then_some(previous_value);
+        let swap = Swap {
+            key,
+            expected,
+            value: (!delete).then_some(value),
+            ttl,
+        };
+        let work = |call| async move { self.raw.compare_and_swap(&call, &cf, swap).await };
+        self.run(
+            Rpc::RawCompareAndSwap,
+            context,
+            arrival,
+            work,
+            |answer: &mut RawCasResponse, swapped| {
+                answer.succeed = swapped.swapped;
+                answer.previous_not_exist = swapped.previous.is_none();
+                answer.previous_value = swapped.previous.unwrap_or_default();
+            },
+        )
+        .await
+    }
+
+    pub async fn raw_checksum(&self, request: RawChecksumRequest, arrival: Arrival) -> Result<RawChecksumResponse, Status> {
+        let RawChecksumRequest {
+            context,
+            algorithm,
+            ranges,
+        } = request;
+        let work = |call| async move { self.raw.checksum(&call, algorithm, ranges).await };
+        self.run(
+            Rpc::RawChecksum,
+            context,
+            arrival,
+            work,
+            |answer: &mut RawChecksumResponse, sum| {
+                (answer.checksum, answer.total_kvs, answer.total_bytes) = (sum.crc64_xor, sum.pairs, sum.bytes);
+            },
+        )
+        .await
+    }
+
+    /// Runs `work` for one request, when it is meant for this store and a place is free, and keeps the time.
+    async fn run<A: Answer, T>(
+        &self,
+        rpc: Rpc,
+        context: Option<Context>,
+        arrival: Arrival,
+        work: impl AsyncFnOnce(Call) -> raw::Result<T>,
+        fill: impl FnOnce(&mut A, T),
+    ) -> Result<A, Status> {
+        let _timed = Timed::new(rpc, arrival.now);
+        let context = context.unwrap_or_default();
+        self.check_cluster(&context)?;
+        let mut answer = A::default();
+        match self.try_run(context, arrival, work).await {
+            Ok(found) => fill(&mut answer, found),
+            Err(failure) => answer.fail(error::of_raw(failure)),
+        }
+        Ok(answer)
+    }
+
+    async fn try_run<T>(
+        &self,
+        context: Context,
+        arrival: Arrival,
+        work: impl AsyncFnOnce(Call) -> raw::Result<T>,
+    ) -> raw::Result<T> {
+        // Nothing is tried yet: these are failures of a read, after which clients may try again.
+        let refuse = |source| Err(raw::Error::Region { act: Act::Read, source });
+        let (wanted, actual) = (context.peer.as_ref().map_or(0, |peer| peer.store_id), self.identity.store.0);
+        if wanted != 0 && wanted != actual {
+            return refuse(kv::Error::StoreNotMatch { wanted, actual });
+        }
+        let Some(_place) = self.admission.enter().await else {
+            REFUSED.with_label_values(&["queue"]).inc();
+            return refuse(kv::Error::Busy {
+                reason: "too many requests in flight",
+            });
+        };
+        work(call(context, arrival)).await
+    }
+
+    /// A client of another cluster is told so outside of the answer: it must not look for the region again.
+    fn check_cluster(&self, context: &Context) -> Result<(), Status> {
+        let (wanted, actual) = (ClusterId(context.cluster_id), self.identity.cluster);
+        if !wanted.is_some() || wanted == actual {
+            return Ok(());
+        }
+        REFUSED.with_label_values(&["cluster"]).inc();
+        Err(Status::invalid_argument(format!(
+            "request for cluster {wanted} reached cluster {actual}"
+        )))
+    }
+}
+
+/// For answers that tell nothing but success.
+fn done<A>(_: &mut A, (): ()) {}
+
+/// A request's context as the layers below take it.
+fn call(context: Context, arrival: Arrival) -> Call {
+    let allowed = limits::time_allowed(arrival.timeout, context.max_execution_duration_ms);
+    Call {
+        version: context.api_version,
+        now: arrival.now,
+        wall: arrival.wall,
+        deadline: arrival.now + allowed,
+        ctx: kv::Context {
+            region: RegionId(context.region_id),
+            epoch: context.region_epoch.unwrap_or_default(),
+            peer: PeerId(context.peer.map_or(0, |peer| peer.id)),
+            term: context.term,
+            replica_read: context.replica_read,
+            cluster: ClusterId(context.cluster_id),
+        },
+    }
+}

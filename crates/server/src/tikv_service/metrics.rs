@@ -1,0 +1,102 @@
+//! What the service tells of itself.
+
+use std::sync::LazyLock;
+
+use base::MonoTime;
+use base::metrics::{counter, counters, gauge, latencies};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
+
+/// The RPCs that are served; a closed set, so that their histograms are found without a look-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rpc {
+    RawGet,
+    RawBatchGet,
+    RawPut,
+    RawBatchPut,
+    RawDelete,
+    RawBatchDelete,
+    RawScan,
+    RawBatchScan,
+    RawDeleteRange,
+    RawGetKeyTtl,
+    RawCompareAndSwap,
+    RawChecksum,
+}
+
+const NAMES: [&str; 12] = [
+    "raw_get",
+    "raw_batch_get",
+    "raw_put",
+    "raw_batch_put",
+    "raw_delete",
+    "raw_batch_delete",
+    "raw_scan",
+    "raw_batch_scan",
+    "raw_delete_range",
+    "raw_get_key_ttl",
+    "raw_compare_and_swap",
+    "raw_checksum",
+];
+const _: () = assert!(NAMES.len() == Rpc::RawChecksum as usize + 1);
+
+static SECONDS: LazyLock<[Histogram; NAMES.len()]> = LazyLock::new(|| {
+    let family = latencies(
+        "ferrite_server_request_seconds",
+        "Time from a request's arrival to its answer, by RPC.",
+        &["rpc"],
+    );
+    NAMES.map(|name| family.with_label_values(&[name]))
+});
+
+pub static IN_FLIGHT: LazyLock<IntGauge> =
+    LazyLock::new(|| gauge("ferrite_server_requests_in_flight", "Requests that are not answered yet."));
+
+/// Labels: `queue` (no place came free), `cluster` (meant for another cluster).
+pub static REFUSED: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    counters(
+        "ferrite_server_requests_refused_total",
+        "Requests refused before they were tried.",
+        &["reason"],
+    )
+});
+
+pub static BATCH_MESSAGES: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter(
+        "ferrite_server_batch_messages_total",
+        "Messages received on BatchCommands streams.",
+    )
+});
+
+pub static BATCH_COMMANDS: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter(
+        "ferrite_server_batch_commands_total",
+        "Commands received on BatchCommands streams.",
+    )
+});
+
+pub static BATCH_WAITING: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter(
+        "ferrite_server_batch_commands_waiting_total",
+        "Commands of BatchCommands streams that had no answer at once.",
+    )
+});
+
+/// Counts a request as in flight until it is dropped, then records how long it took.
+pub struct Timed {
+    rpc: Rpc,
+    began: MonoTime,
+}
+
+impl Timed {
+    pub fn new(rpc: Rpc, began: MonoTime) -> Timed {
+        IN_FLIGHT.inc();
+        Timed { rpc, began }
+    }
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        IN_FLIGHT.dec();
+        SECONDS[self.rpc as usize].observe(MonoTime::now().since(self.began).as_secs_f64());
+    }
+}

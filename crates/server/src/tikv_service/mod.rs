@@ -1,0 +1,118 @@
+//! The service `tikvpb.Tikv`: what clients ask of a store, one by one or through `BatchCommands`.
+//!
+//! A request comes from tonic, gets a deadline and a place among those in flight, and goes to [`crate::raw`]; its outcome
+//! becomes the answer's fields or a wire error ([`crate::error`]). No task is spawned for a unary request, nor for a command of
+//! a batch that is answered at once. Unary and batched requests run the same [`handlers`]. RPCs that are not served answer
+//! UNIMPLEMENTED, on which clients fall back.
+//! Invariant: an answer never has both a region error and another one, as clients look at one only.
+
+mod answer;
+mod batch_commands;
+mod handlers;
+mod metrics;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{ClusterId, MonoTime, StoreId, WallTime};
+use engine::kv::Kv;
+use proto::kvrpcpb::*;
+use proto::tikvpb::tikv_server::{Tikv, TikvServer};
+use proto::tikvpb::{BatchCommandsRequest, BatchCommandsResponse};
+use tonic::codegen::BoxStream;
+use tonic::{Request, Response, Status, Streaming, async_trait};
+
+use crate::config::ApiVersion;
+use crate::limits::{self, Admission};
+use crate::listen;
+use batch_commands::BatchCommands;
+use handlers::Handlers;
+
+/// Which store this is; requests meant for another one are refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    pub cluster: ClusterId,
+    pub store: StoreId,
+}
+
+/// Serves the clients of one store. Cheap to clone.
+#[derive(Clone)]
+pub struct TikvService {
+    handlers: Arc<Handlers>,
+}
+
+/// When requests came, and how long their caller waits.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    now: MonoTime,
+    wall: WallTime,
+    timeout: Option<Duration>,
+}
+
+impl Arrival {
+    /// Reads both clocks, once for all that came together.
+    fn read(timeout: Option<Duration>) -> Arrival {
+        Arrival {
+            now: MonoTime::now(),
+            wall: WallTime::now(),
+            timeout,
+        }
+    }
+}
+
+impl TikvService {
+    /// `kv` are the regions of this store, `api` how raw data lies in them.
+    pub fn new(kv: Arc<dyn Kv>, identity: Identity, api: ApiVersion) -> TikvService {
+        TikvService::with_admission(kv, identity, api, Admission::default())
+    }
+
+    fn with_admission(kv: Arc<dyn Kv>, identity: Identity, api: ApiVersion, admission: Admission) -> TikvService {
+        TikvService {
+            handlers: Arc::new(Handlers::new(kv, identity, api, admission)),
+        }
+    }
+
+    /// The service for a tonic router, with its limits on messages set.
+    pub fn into_server(self) -> TikvServer<TikvService> {
+        TikvServer::new(self)
+            .max_decoding_message_size(listen::MESSAGE_MAX)
+            .max_encoding_message_size(usize::MAX)
+    }
+}
+
+/// The service's methods, each by the handler of its name.
+macro_rules! serve {
+    ($($rpc:ident($request:ty) -> $response:ty;)*) => {
+        #[async_trait]
+        impl Tikv for TikvService {
+            $(async fn $rpc(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
+                let arrival = Arrival::read(limits::grpc_timeout(request.metadata()));
+                self.handlers.$rpc(request.into_inner(), arrival).await.map(Response::new)
+            })*
+
+            async fn batch_commands(
+                &self,
+                request: Request<Streaming<BatchCommandsRequest>>,
+            ) -> Result<Response<BoxStream<BatchCommandsResponse>>, Status> {
+                Ok(Response::new(Box::pin(BatchCommands::new(self.handlers.clone(), request.into_inner()))))
+            }
+        }
+    };
+}
+
+serve! {
+    raw_get(RawGetRequest) -> RawGetResponse;
+    raw_batch_get(RawBatchGetRequest) -> RawBatchGetResponse;
+    raw_put(RawPutRequest) -> RawPutResponse;
+    raw_batch_put(RawBatchPutRequest) -> RawBatchPutResponse;
+    raw_delete(RawDeleteRequest) -> RawDeleteResponse;
+    raw_batch_delete(RawBatchDeleteRequest) -> RawBatchDeleteResponse;
+    raw_scan(RawScanRequest) -> RawScanResponse;
+    raw_batch_scan(RawBatchScanRequest) -> RawBatchScanResponse;
+    raw_delete_range(RawDeleteRangeRequest) -> RawDeleteRangeResponse;
+    raw_get_key_ttl(RawGetKeyTtlRequest) -> RawGetKeyTtlResponse;
+    raw_compare_and_swap(RawCasRequest) -> RawCasResponse;
+    raw_checksum(RawChecksumRequest) -> RawChecksumResponse;
+}
