@@ -9,10 +9,10 @@ mod caller;
 pub mod echo;
 mod etcd;
 mod failover;
-mod ferrite;
+pub mod ferrite;
 mod floor;
 mod load;
-mod process;
+pub mod process;
 mod single;
 mod table;
 

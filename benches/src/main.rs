@@ -1,7 +1,8 @@
-//! `ferrite-bench`: whole-system benchmarks, started by `cargo xtask bench`.
+//! `ferrite-bench`: the demo and whole-system benchmarks, started by `cargo xtask demo` and `cargo xtask bench`.
 //!
 //! Each ends with a line per goal and exits 1 if one is missed, 2 if it could not be measured.
 
+mod demo;
 mod kv;
 mod report;
 
@@ -14,6 +15,7 @@ use clap::Parser;
 enum Bench {
     /// Start, idle size, put and get under load and fail-over, beside a bare echo, etcd and the disk's floor.
     Kv(kv::Args),
+    Demo(demo::Args),
     /// The bare echo server that `kv` measures against: answers raw gets and puts at once.
     #[command(hide = true)]
     Echo(kv::echo::Args),
@@ -22,6 +24,7 @@ enum Bench {
 fn main() -> ExitCode {
     let done = match Bench::parse() {
         Bench::Kv(args) => kv::run(&args),
+        Bench::Demo(args) => demo::run(&args).map(|()| true),
         Bench::Echo(args) => kv::echo::serve(&args).map(|()| true),
     };
     match done {
