@@ -28,6 +28,11 @@ pub fn gauge(name: &str, help: &str) -> IntGauge {
     register(IntGauge::new(name, help))
 }
 
+/// Registers a histogram with buckets of its own.
+pub fn histogram(name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
+    register(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+}
+
 /// Registers a histogram of seconds with [`latency_buckets`].
 pub fn latency(name: &str, help: &str) -> Histogram {
     register(Histogram::with_opts(

@@ -116,7 +116,7 @@ impl Kv for MemKv {
     fn snapshot(&self, ctx: &Context, _now: MonoTime, reply: Reply<SnapshotRef>) {
         let view = self
             .check(ctx)
-            .map(|region| RegionView::new(self.engine.snapshot(), region, TERM));
+            .map(|region| RegionView::new(self.engine.snapshot(), Arc::new(region), TERM));
         reply(view.map(|view| Arc::new(view) as SnapshotRef));
     }
 

@@ -65,13 +65,13 @@ pub fn changes_bytes(changes: &[Modify]) -> u64 {
 /// An engine snapshot bounded by a region: keys go in and come out without the engine's prefix, and nothing outside is seen.
 pub struct RegionView {
     snapshot: Arc<dyn Snapshot>,
-    region: Region,
+    region: Arc<Region>,
     term: u64,
 }
 
 impl RegionView {
     /// `region` must be as it was when the snapshot was taken.
-    pub fn new(snapshot: Arc<dyn Snapshot>, region: Region, term: u64) -> RegionView {
+    pub fn new(snapshot: Arc<dyn Snapshot>, region: Arc<Region>, term: u64) -> RegionView {
         RegionView { snapshot, region, term }
     }
 }

@@ -1,0 +1,445 @@
+//! One copy of a region: turns requests, ticks and messages into raft entries, messages and answers.
+//!
+//! A plain value: [`Peer::step`] takes the time and events and gives back effects; it touches no disk, socket or clock. Shells carry
+//! out the effects. What a shell owes the peer:
+//! - a [`RaftWrite`]'s `send_after` leaves only once the write is durable, and [`Event::Persisted`] comes back, in the order of writes;
+//! - [`ApplyTask`]s of a region run in order, each answered by [`Event::Applied`];
+//! - `serve` takes its snapshot of the engine after the step that gave it.
+
+mod maintain;
+mod propose;
+mod read;
+mod ready;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::Arc;
+
+use base::{MonoTime, PeerId, RegionId};
+use engine::kv::{Context, Error, Modify, Reply, SnapshotRef};
+use proto::ferrite_raft::RaftState;
+use proto::metapb;
+use raft::eraftpb::Entry;
+use raft::{RawNode, StateRole};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::RaftMessage;
+use crate::apply::{Applied, ApplyTask};
+use crate::command::{AdminError, ConfOne};
+use crate::config::Config;
+use crate::delegate::Delegate;
+use crate::lease::Lease;
+use crate::snapshot::Generated;
+use crate::storage::{Fetch, LogCache, LogPosition};
+
+/// Outcome of an administrative request.
+pub type AdminReply = Box<dyn FnOnce(Result<(), AdminError>) + Send>;
+
+/// What happens to a peer.
+pub enum Event {
+    /// One `raft.tick` passed. A shell that was late gives one, not many: time lost must not count against the leader.
+    Tick,
+    Raft(Box<RaftMessage>),
+    Write {
+        ctx: Context,
+        changes: Vec<Modify>,
+        deadline: MonoTime,
+        reply: Reply<()>,
+    },
+    Read {
+        ctx: Context,
+        reply: Reply<SnapshotRef>,
+    },
+    /// Change the membership, made under this epoch.
+    ConfChange {
+        epoch: metapb::RegionEpoch,
+        changes: Vec<ConfOne>,
+        reply: AdminReply,
+    },
+    /// Hand leadership to this peer. The answer tells that it began.
+    TransferLeader {
+        to: PeerId,
+        reply: AdminReply,
+    },
+    /// Stand for election now, without waiting for the timeout.
+    Campaign,
+    /// The write of this number and all before it are durable.
+    Persisted {
+        ready: u64,
+    },
+    Applied(Applied),
+    /// Entries that [`Effects::fetch`] asked for; empty if they were compacted meanwhile.
+    Fetched {
+        fetch: Fetch,
+        entries: Vec<Entry>,
+    },
+    /// The raft snapshot that an [`ApplyTask::Generate`] made, or `None` if it could not.
+    Generated(Option<Generated>),
+    /// The stream of a raft snapshot to this peer ended.
+    SnapshotSent {
+        to: PeerId,
+        ok: bool,
+    },
+    /// The engine holds everything up to this applied index durably.
+    Durable {
+        applied: u64,
+    },
+}
+
+/// Goes to the raft log. All writes of a store may share one sync.
+#[derive(Debug, Default)]
+pub struct RaftWrite {
+    pub region: RegionId,
+    /// Number for [`Event::Persisted`]; zero when nobody waits.
+    pub ready: u64,
+    /// Drop the log before: a raft snapshot replaces it.
+    pub reset: bool,
+    /// Appended, replacing what stands at their place and behind.
+    pub entries: Vec<Entry>,
+    pub state: Option<RaftState>,
+    /// Drop entries up to and with this index.
+    pub compact_to: Option<u64>,
+    /// Whether it must be durable before `send_after` leaves and `Persisted` comes back.
+    pub sync: bool,
+    pub send_after: Vec<RaftMessage>,
+}
+
+/// A read to be served from the engine as it now is.
+pub struct ServeRead {
+    pub region: Arc<metapb::Region>,
+    pub term: u64,
+    pub reply: Reply<SnapshotRef>,
+}
+
+/// What the placement driver is told of a region by its leader.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Report {
+    pub region: metapb::Region,
+    pub leader: metapb::Peer,
+    pub term: u64,
+    /// Peers far behind, or without data yet.
+    pub pending: Vec<metapb::Peer>,
+    /// Peers not heard of, with for how many seconds.
+    pub down: Vec<(metapb::Peer, u64)>,
+}
+
+/// What a step wants done, in any order but for what each field says.
+#[must_use] // dropping an effect loses a write or a reply
+#[derive(Default)]
+pub struct Effects {
+    pub writes: Vec<RaftWrite>,
+    /// May leave at once.
+    pub send: Vec<RaftMessage>,
+    /// A message that goes with a raft snapshot's file.
+    pub send_snapshot: Vec<RaftMessage>,
+    pub apply: Vec<ApplyTask>,
+    /// Answers that are ready.
+    pub answers: Vec<(Reply<()>, Result<(), Error>)>,
+    pub read_errors: Vec<(Reply<SnapshotRef>, Error)>,
+    pub admin_answers: Vec<(AdminReply, Result<(), AdminError>)>,
+    pub serve: Vec<ServeRead>,
+    pub fetch: Vec<Fetch>,
+    /// What readers on other threads may now use; `Some(None)` takes it away.
+    pub publish: Option<Option<Delegate>>,
+    pub report: Option<Report>,
+    /// The region's range or membership is a new one.
+    pub region_changed: Option<Arc<metapb::Region>>,
+    /// This peer is no longer a member: destroy it and its data.
+    pub destroy: bool,
+}
+
+impl fmt::Debug for Effects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Effects")
+            .field("writes", &self.writes)
+            .field("send", &self.send)
+            .field("apply", &self.apply.len())
+            .field("serve", &self.serve.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Entries proposed together, whose outcome somebody waits for.
+struct Proposal {
+    index: u64,
+    term: u64,
+    /// When it was proposed: a lease may count from then once it is committed.
+    asked: MonoTime,
+    replies: Vec<Reply<()>>,
+    admin: Option<AdminReply>,
+}
+
+/// A raft snapshot on its way in.
+struct Incoming {
+    position: LogPosition,
+    region: metapb::Region,
+    /// The write that resets the log for it, once given out.
+    ready: Option<u64>,
+}
+
+/// What a peer is made from, at bootstrap, at a restart, or at another store's first message.
+pub struct Start {
+    pub peer: metapb::Peer,
+    pub region: metapb::Region,
+    pub log: LogCache,
+    pub applied: LogPosition,
+    /// Seed of everything this peer draws; differs at each restart.
+    pub seed: u64,
+    pub now: MonoTime,
+}
+
+pub struct Peer {
+    me: metapb::Peer,
+    config: Arc<Config>,
+    node: RawNode<LogCache>,
+    region: Arc<metapb::Region>,
+    applied: LogPosition,
+    durable: u64,
+    /// Peers of other stores by id, as messages named them; for answers to peers that the region does not list yet.
+    known: BTreeMap<u64, metapb::Peer>,
+    heard: BTreeMap<u64, MonoTime>,
+    role: StateRole,
+    term: u64,
+    lease: Lease,
+    published: bool,
+    rng: SmallRng,
+    election_draw: u32,
+    /// See [`Peer::must_withhold_vote`].
+    votes_from: MonoTime,
+    ticks: u64,
+    reported: MonoTime,
+    log_bytes: u64,
+    /// Writes of this step that will share an entry.
+    gather: propose::Gather,
+    proposals: VecDeque<Proposal>,
+    reads: read::Reads,
+    /// Numbers of writes under way, oldest first.
+    unpersisted: VecDeque<u64>,
+    incoming: Option<Incoming>,
+    /// A snapshot is being generated.
+    generating: bool,
+    generated: Option<Generated>,
+    destroyed: bool,
+}
+
+impl Peer {
+    pub fn new(config: Arc<Config>, start: Start) -> Peer {
+        let Start {
+            peer,
+            region,
+            log,
+            applied,
+            seed,
+            now,
+        } = start;
+        let mut rng = SmallRng::seed_from_u64(seed ^ peer.id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let election = config.election_ticks;
+        let (election_min, election_max) = (election, election + election / 2 + 1);
+        let election_draw = rng.random_range(election_min..election_max);
+        let restarted = log.hard_state().term > 0;
+        let votes_from = if restarted {
+            now + config.tick.0 * election
+        } else {
+            MonoTime::default()
+        };
+        let raft = raft::Config {
+            id: peer.id,
+            election_tick: election as usize,
+            heartbeat_tick: config.heartbeat_ticks as usize,
+            min_election_tick: election_min as usize,
+            max_election_tick: election_max as usize,
+            applied: applied.index,
+            max_size_per_msg: config.message_max.0,
+            max_inflight_msgs: config.inflight_max as usize,
+            check_quorum: true,
+            pre_vote: true,
+            batch_append: true,
+            max_uncommitted_size: 8 * config.entry_max.0,
+            max_committed_size_per_ready: 16 << 20,
+            ..Default::default()
+        };
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let node = RawNode::new(&raft, log, &logger).expect("options were validated at start");
+        Peer {
+            me: peer,
+            lease: Lease::new(config.lease.0),
+            config,
+            region: Arc::new(region),
+            applied,
+            durable: 0,
+            known: BTreeMap::new(),
+            heard: BTreeMap::new(),
+            role: node.raft.state,
+            term: node.raft.term,
+            node,
+            published: false,
+            rng,
+            election_draw,
+            votes_from,
+            ticks: 0,
+            reported: MonoTime::default(),
+            log_bytes: 0,
+            gather: propose::Gather::default(),
+            proposals: VecDeque::new(),
+            reads: read::Reads::default(),
+            unpersisted: VecDeque::new(),
+            incoming: None,
+            generating: false,
+            generated: None,
+            destroyed: false,
+        }
+    }
+
+    /// Handles `events` in order. The same state, time and events give the same effects, on every machine.
+    pub fn step(&mut self, now: MonoTime, events: impl IntoIterator<Item = Event>) -> Effects {
+        let mut fx = Effects::default();
+        for event in events {
+            self.on_event(now, event, &mut fx);
+        }
+        self.flush_writes(now, &mut fx);
+        self.flush_reads(now, &mut fx);
+        self.collect_ready(now, &mut fx);
+        fx
+    }
+
+    fn on_event(&mut self, now: MonoTime, event: Event, fx: &mut Effects) {
+        if self.destroyed {
+            return refuse(event, self.region_id(), fx);
+        }
+        match event {
+            Event::Tick => self.on_tick(now, fx),
+            Event::Raft(message) => self.on_message(now, *message),
+            Event::Write {
+                ctx,
+                changes,
+                deadline,
+                reply,
+            } => self.on_write(now, ctx, changes, deadline, reply, fx),
+            Event::Read { ctx, reply } => self.on_read(now, ctx, reply, fx),
+            Event::ConfChange { epoch, changes, reply } => self.on_conf_change(now, epoch, changes, reply, fx),
+            Event::TransferLeader { to, reply } => self.on_transfer_leader(to, reply, fx),
+            // Refused by the crate only while a change of membership waits to be applied: then the timeout comes anyway.
+            Event::Campaign => drop(self.node.campaign()),
+            Event::Persisted { ready } => self.on_persisted(ready, fx),
+            Event::Applied(applied) => self.on_applied(now, applied, fx),
+            Event::Fetched { fetch, entries } => self.on_fetched(fetch, entries),
+            Event::Generated(generated) => self.on_generated(generated),
+            Event::SnapshotSent { to, ok } => {
+                let status = if ok {
+                    raft::SnapshotStatus::Finish
+                } else {
+                    raft::SnapshotStatus::Failure
+                };
+                self.node.report_snapshot(to.0, status);
+            }
+            Event::Durable { applied } => self.durable = self.durable.max(applied),
+        }
+    }
+
+    fn on_message(&mut self, now: MonoTime, mut message: RaftMessage) {
+        let Some(from) = message.from.clone() else { return };
+        self.heard.insert(from.id, now);
+        if crate::region::peer_of(&self.region, PeerId(from.id)).is_none() {
+            self.known.insert(from.id, from);
+        }
+        if crate::message::is_vote_request(message.kind) && self.must_withhold_vote(now) {
+            return;
+        }
+        if crate::message::is_snapshot(&message) && !self.admit_snapshot(&mut message) {
+            return;
+        }
+        let Some(raft) = crate::message::from_wire(message) else {
+            return;
+        };
+        // An error means a message that raft does not take from this sender in this state: dropping it is what is wanted.
+        let _dropped = self.node.step(raft);
+    }
+
+    /// A voter that restarted has forgotten the leader it heard a moment ago, whose lease counts on its silence. So it grants no
+    /// vote until a lease that it may have supported is over, unless a leader spoke to it since.
+    fn must_withhold_vote(&self, now: MonoTime) -> bool {
+        self.node.raft.leader_id == 0 && now < self.votes_from
+    }
+
+    pub fn region_id(&self) -> RegionId {
+        RegionId(self.region.id)
+    }
+
+    pub fn peer_id(&self) -> PeerId {
+        PeerId(self.me.id)
+    }
+
+    /// The region as last applied.
+    pub fn region(&self) -> &Arc<metapb::Region> {
+        &self.region
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.node.raft.state == StateRole::Leader
+    }
+
+    pub fn term(&self) -> u64 {
+        self.node.raft.term
+    }
+
+    pub fn applied(&self) -> LogPosition {
+        self.applied
+    }
+
+    /// First index the log still holds, for tests and reports.
+    pub fn first_index(&self) -> u64 {
+        self.node.store().truncated().index + 1
+    }
+
+    pub fn last_index(&self) -> u64 {
+        self.node.raft.raft_log.last_index()
+    }
+
+    pub fn committed_index(&self) -> u64 {
+        self.node.raft.raft_log.committed
+    }
+
+    /// The peer that leads, as far as this one knows.
+    pub fn leader(&self) -> Option<metapb::Peer> {
+        let id = self.node.raft.leader_id;
+        if id == self.me.id {
+            return Some(self.me.clone());
+        }
+        crate::region::peer_of(&self.region, PeerId(id)).cloned()
+    }
+
+    /// Whether it has its first data: before, it knows neither its range nor its fellow peers.
+    pub fn is_initialized(&self) -> bool {
+        !self.region.peers.is_empty()
+    }
+
+    fn not_leader(&self) -> Error {
+        let leader = self.leader().filter(|leader| leader.id != self.me.id);
+        Error::NotLeader {
+            region: self.region_id(),
+            leader,
+        }
+    }
+
+    /// Whether this leader applied an entry of its own term, and so all that was acknowledged before it.
+    fn applied_in_term(&self) -> bool {
+        self.applied.term == self.term()
+    }
+}
+
+/// Answers an event that reached a peer that is gone. Whether a write took place is answered by `RegionNotFound`: it was not proposed.
+fn refuse(event: Event, region: RegionId, fx: &mut Effects) {
+    let error = Error::RegionNotFound { region };
+    match event {
+        Event::Write { reply, .. } => fx.answers.push((reply, Err(error))),
+        Event::Read { reply, .. } => fx.read_errors.push((reply, error)),
+        Event::ConfChange { reply, .. } | Event::TransferLeader { reply, .. } => {
+            fx.admin_answers.push((reply, Err(error.into())))
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Reads: under the lease at once, else after a read index confirmed by a quorum (Ongaro's thesis, section 6.4).
+
+use std::collections::VecDeque;
+
+use base::MonoTime;
+use engine::kv::{Context, Error, Reply, SnapshotRef};
+
+use super::{Effects, Peer, ServeRead};
+use crate::planted::{self, Bug};
+
+type Waiting = Reply<SnapshotRef>;
+
+/// Reads that share one read index.
+struct Round {
+    id: u64,
+    asked: MonoTime,
+    /// Ticks since it was last asked for.
+    ticks: u32,
+    replies: Vec<Waiting>,
+    /// What must be applied before they are served, once a quorum said so.
+    index: Option<u64>,
+}
+
+#[derive(Default)]
+pub(super) struct Reads {
+    next_id: u64,
+    /// Of this step; they will share a read index.
+    new: Vec<Waiting>,
+    /// For a leader that has not yet applied an entry of its term.
+    before_term: Vec<Waiting>,
+    rounds: VecDeque<Round>,
+}
+
+impl Peer {
+    pub(super) fn on_read(&mut self, now: MonoTime, ctx: Context, reply: Waiting, fx: &mut Effects) {
+        if let Err(error) = self.check_read(&ctx) {
+            return fx.read_errors.push((reply, error));
+        }
+        if !self.is_leader() {
+            return self.reads.new.push(reply);
+        }
+        if !self.applied_in_term() {
+            return self.reads.before_term.push(reply);
+        }
+        if self.lease.end().holds(now) {
+            return self.serve(reply, fx);
+        }
+        self.reads.new.push(reply);
+    }
+
+    fn check_read(&self, ctx: &Context) -> Result<(), Error> {
+        if self.is_leader() {
+            return self.check_leader(ctx);
+        }
+        if !ctx.replica_read {
+            return Err(self.not_leader());
+        }
+        if !self.is_initialized() {
+            return Err(Error::NotInitialized {
+                region: self.region_id(),
+            });
+        }
+        if self.node.raft.leader_id == 0 {
+            return Err(Error::ReadIndexNotReady {
+                region: self.region_id(),
+            });
+        }
+        crate::region::check_context(&self.region, self.peer_id(), ctx)
+    }
+
+    fn serve(&self, reply: Waiting, fx: &mut Effects) {
+        fx.serve.push(ServeRead {
+            region: self.region.clone(),
+            term: self.term(),
+            reply,
+        });
+    }
+
+    /// Asks for a read index for the reads of this step.
+    pub(super) fn flush_reads(&mut self, now: MonoTime, fx: &mut Effects) {
+        if self.is_leader() && self.applied_in_term() && !self.reads.before_term.is_empty() {
+            let waited = std::mem::take(&mut self.reads.before_term);
+            self.reads.new.extend(waited);
+        }
+        if self.reads.new.is_empty() {
+            return;
+        }
+        let replies = std::mem::take(&mut self.reads.new);
+        if planted::on(Bug::ReadIndexWithoutQuorum) && self.is_leader() {
+            replies.into_iter().for_each(|reply| self.serve(reply, fx));
+            return;
+        }
+        let id = self.reads.next_id;
+        self.reads.next_id += 1;
+        self.reads.rounds.push_back(Round {
+            id,
+            asked: now,
+            ticks: 0,
+            replies,
+            index: None,
+        });
+        self.node.read_index(id.to_be_bytes().to_vec());
+    }
+
+    /// A quorum confirmed that nothing beyond `index` was acknowledged when the round was asked.
+    pub(super) fn on_read_index(&mut self, context: &[u8], index: u64) {
+        let Ok(id) = context.try_into().map(u64::from_be_bytes) else {
+            return;
+        };
+        for round in self.reads.rounds.iter_mut().filter(|round| round.id == id) {
+            round.index = Some(index);
+            self.lease.renew(round.asked);
+        }
+    }
+
+    /// Serves the rounds whose index is applied.
+    pub(super) fn serve_ready_reads(&mut self, fx: &mut Effects) {
+        let (applied, term, region) = (self.applied.index, self.term(), &self.region);
+        self.reads.rounds.retain_mut(|round| {
+            let ready = round.index.is_some_and(|index| index <= applied);
+            if ready {
+                let serve = |reply| ServeRead {
+                    region: region.clone(),
+                    term,
+                    reply,
+                };
+                fx.serve.extend(round.replies.drain(..).map(serve));
+            }
+            !ready
+        });
+    }
+
+    /// Leadership or term changed: what the crate knew of read rounds is gone.
+    pub(super) fn fail_reads(&mut self, fx: &mut Effects) {
+        let error = self.not_leader();
+        let (confirmed, lost): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.reads.rounds)
+            .into_iter()
+            .partition(|round| round.index.is_some());
+        // A confirmed index stays true whoever leads: those reads only wait for it to be applied.
+        self.reads.rounds = confirmed;
+        let waiting = lost
+            .into_iter()
+            .flat_map(|round| round.replies)
+            .chain(self.reads.before_term.drain(..));
+        fx.read_errors.extend(waiting.map(|reply| (reply, error.clone())));
+    }
+
+    /// Asks again for what a lost message may have swallowed, and gives up in the end.
+    pub(super) fn tick_reads(&mut self, fx: &mut Effects) {
+        let election = self.config.election_ticks;
+        let error = Error::ReadIndexNotReady {
+            region: self.region_id(),
+        };
+        let follower = !self.is_leader();
+        let mut again = Vec::new();
+        self.reads.rounds.retain_mut(|round| {
+            round.ticks += 1;
+            if round.index.is_some() || round.ticks < 2 * election {
+                // A leader repeats its question with its heartbeats by itself.
+                if follower && round.index.is_none() && round.ticks % 3 == 0 {
+                    again.push(round.id);
+                }
+                return true;
+            }
+            fx.read_errors
+                .extend(round.replies.drain(..).map(|reply| (reply, error.clone())));
+            false
+        });
+        for id in again {
+            self.node.read_index(id.to_be_bytes().to_vec());
+        }
+    }
+
+    pub(super) fn refuse_all_reads(&mut self, error: &Error, fx: &mut Effects) {
+        let rounds = std::mem::take(&mut self.reads.rounds)
+            .into_iter()
+            .flat_map(|round| round.replies);
+        let waiting = rounds.chain(self.reads.before_term.drain(..)).chain(self.reads.new.drain(..));
+        fx.read_errors.extend(waiting.map(|reply| (reply, error.clone())));
+    }
+}

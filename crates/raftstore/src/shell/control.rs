@@ -1,0 +1,90 @@
+//! The control thread, which destroys peers, and the ticks.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base::{MonoTime, RegionId};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use engine::kv::Error as KvError;
+use tracing::info;
+
+use super::{Shared, answer_error, background, give_answers};
+use crate::Result;
+use crate::apply::ApplyTask;
+use crate::peer::{Effects, Event};
+
+pub(super) enum Control {
+    /// This store's peer of the region was removed from it.
+    Destroy { region: RegionId },
+}
+
+pub(super) fn start(shared: Arc<Shared>, inbox: Receiver<Control>) -> JoinHandle<()> {
+    base::thread::spawn("raft-control", move || {
+        while !shared.shutdown.is_stopped() {
+            match inbox.recv_timeout(Duration::from_millis(50)) {
+                Ok(Control::Destroy { region }) => {
+                    if let Err(error) = destroy(&shared, region) {
+                        return shared.die(&error);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    })
+}
+
+fn destroy(shared: &Shared, region: RegionId) -> Result<()> {
+    let Some((mut peer, events)) = shared.peers.remove(region) else {
+        return Ok(());
+    };
+    let mut fx = Effects::default();
+    peer.destroy(&mut fx);
+    give_answers(&mut fx);
+    for event in events {
+        answer_error(event, KvError::RegionNotFound { region });
+    }
+    if let Some((_, tasks)) = shared.appliers.remove(region) {
+        tasks.into_iter().for_each(refuse_task);
+    }
+    shared.delegates.write().remove(&region);
+    shared.applied.lock().remove(&region);
+    shared.store.lock().destroy(peer.region(), peer.peer_id())?;
+    shared.reporter.forget(region);
+    info!(region_id = region.0, peer_id = peer.peer_id().0, "peer destroyed");
+    Ok(())
+}
+
+/// Entries that this peer will not apply: whether others do is not known here.
+fn refuse_task(task: ApplyTask) {
+    let ApplyTask::Entries(entries) = task else { return };
+    for entry in entries {
+        for reply in entry.replies {
+            reply(Err(KvError::Deadline));
+        }
+        if let Some(reply) = entry.admin {
+            reply(Err(KvError::Deadline.into()));
+        }
+    }
+}
+
+/// Ticks all peers. A tick that comes late comes once: lost time must not add up against a leader.
+pub(super) fn start_ticks(shared: Arc<Shared>) -> JoinHandle<()> {
+    base::thread::spawn("raft-tick", move || {
+        let ticks = crossbeam_channel::tick(shared.config.tick.0);
+        let mut flushed = MonoTime::now();
+        while !shared.shutdown.is_stopped() {
+            if ticks.recv_timeout(Duration::from_millis(50)).is_err() {
+                continue;
+            }
+            shared.peers.broadcast(|| Event::Tick);
+            let now = MonoTime::now();
+            if now.since(flushed) >= shared.config.flush_interval.0 {
+                flushed = now;
+                // Full: the one before is not done yet.
+                let _busy = shared.background.try_send(background::Job::Flush);
+            }
+        }
+    })
+}

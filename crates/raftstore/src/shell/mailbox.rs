@@ -1,0 +1,312 @@
+//! Machines with mailboxes, polled by a pool of threads: how thousands of regions share a few threads.
+//!
+//! A mailbox is idle, notified or dropped. Whoever puts an event into an idle one notifies it: it enters the pool's queue once, however
+//! many events follow. A thread takes a batch of notified machines, hands each its events, and sets it idle again.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use base::RegionId;
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Mutex, RwLock};
+
+const IDLE: u8 = 0;
+const NOTIFIED: u8 = 1;
+const DROPPED: u8 = 2;
+
+/// A machine and the events that wait for it.
+pub struct Mailbox<M, E> {
+    state: AtomicU8,
+    queue: Mutex<VecDeque<E>>,
+    /// Requests beyond this many are refused; what the store itself sends always finds room, since it is bounded by what is under way.
+    requests_max: usize,
+    machine: Mutex<Option<M>>,
+    ready: Sender<Arc<Mailbox<M, E>>>,
+}
+
+/// Why an event was not taken; it comes back.
+pub enum Refused<E> {
+    Full(E),
+    /// No such region here, or no more.
+    Gone(E),
+}
+
+impl<M, E> Mailbox<M, E> {
+    /// Takes an event that must not be lost.
+    pub fn send(self: &Arc<Self>, event: E) -> Result<(), Refused<E>> {
+        self.put(event, usize::MAX)
+    }
+
+    /// Takes a request of a client, or refuses it when too many wait.
+    pub fn try_send(self: &Arc<Self>, event: E) -> Result<(), Refused<E>> {
+        self.put(event, self.requests_max)
+    }
+
+    fn put(self: &Arc<Self>, event: E, max: usize) -> Result<(), Refused<E>> {
+        {
+            let mut queue = self.queue.lock();
+            if self.state.load(Ordering::Acquire) == DROPPED {
+                return Err(Refused::Gone(event));
+            }
+            if queue.len() >= max {
+                return Err(Refused::Full(event));
+            }
+            queue.push_back(event);
+        }
+        self.notify();
+        Ok(())
+    }
+
+    fn notify(self: &Arc<Self>) {
+        if self
+            .state
+            .compare_exchange(IDLE, NOTIFIED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+        {
+            // The pool is gone only once the store has stopped: nobody waits for the event then.
+            drop(self.ready.send(self.clone()));
+        }
+    }
+
+    /// Hands the machine its events; ends with the mailbox idle, or notified again when more came.
+    fn poll(self: &Arc<Self>, handle: &mut dyn FnMut(&mut M, VecDeque<E>)) {
+        {
+            let mut machine = self.machine.lock();
+            let events = std::mem::take(&mut *self.queue.lock());
+            if let Some(machine) = machine.as_mut() {
+                handle(machine, events);
+            }
+        }
+        if self
+            .state
+            .compare_exchange(NOTIFIED, IDLE, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+            && !self.queue.lock().is_empty()
+        {
+            self.notify();
+        }
+    }
+}
+
+/// Finds the mailbox of a region.
+pub struct Router<M, E> {
+    mailboxes: RwLock<HashMap<RegionId, Arc<Mailbox<M, E>>>>,
+    requests_max: usize,
+    ready: Sender<Arc<Mailbox<M, E>>>,
+}
+
+/// Machines that a thread takes at once.
+const BATCH: usize = 64;
+
+impl<M, E> Router<M, E> {
+    /// A router, and what its pool's threads read. The queue holds each mailbox once at most: the number of regions bounds it.
+    pub fn new(requests_max: usize) -> (Arc<Router<M, E>>, Ready<M, E>) {
+        let (ready, inbox) = crossbeam_channel::unbounded();
+        (
+            Arc::new(Router {
+                mailboxes: RwLock::default(),
+                requests_max,
+                ready,
+            }),
+            Ready(inbox),
+        )
+    }
+
+    pub fn get(&self, region: RegionId) -> Option<Arc<Mailbox<M, E>>> {
+        self.mailboxes.read().get(&region).cloned()
+    }
+
+    /// Adds a machine. At most one of a region exists.
+    pub fn insert(&self, region: RegionId, machine: M) -> Arc<Mailbox<M, E>> {
+        let mailbox = Arc::new(Mailbox {
+            state: AtomicU8::new(IDLE),
+            queue: Mutex::default(),
+            requests_max: self.requests_max,
+            machine: Mutex::new(Some(machine)),
+            ready: self.ready.clone(),
+        });
+        let before = self.mailboxes.write().insert(region, mailbox.clone());
+        assert!(before.is_none(), "region {region} has a machine already");
+        mailbox
+    }
+
+    /// Takes a machine away, with the events that it has not seen. Must not be called from within its own poll.
+    pub fn remove(&self, region: RegionId) -> Option<(M, VecDeque<E>)> {
+        let mailbox = self.mailboxes.write().remove(&region)?;
+        let mut queue = mailbox.queue.lock();
+        mailbox.state.store(DROPPED, Ordering::Release);
+        let left = std::mem::take(&mut *queue);
+        drop(queue);
+        let machine = mailbox.machine.lock().take()?;
+        Some((machine, left))
+    }
+
+    /// Lets go of all machines: their threads have ended.
+    pub fn clear(&self) {
+        self.mailboxes.write().clear();
+    }
+
+    pub fn send(&self, region: RegionId, event: E) -> Result<(), Refused<E>> {
+        match self.get(region) {
+            Some(mailbox) => mailbox.send(event),
+            None => Err(Refused::Gone(event)),
+        }
+    }
+
+    pub fn try_send(&self, region: RegionId, event: E) -> Result<(), Refused<E>> {
+        match self.get(region) {
+            Some(mailbox) => mailbox.try_send(event),
+            None => Err(Refused::Gone(event)),
+        }
+    }
+
+    /// Sends to every region.
+    pub fn broadcast(&self, event: impl Fn() -> E) {
+        let mailboxes: Vec<_> = self.mailboxes.read().values().cloned().collect();
+        for mailbox in mailboxes {
+            // A region that goes away meanwhile needs no event.
+            let _gone = mailbox.send(event());
+        }
+    }
+
+    /// Number of regions.
+    pub fn len(&self) -> usize {
+        self.mailboxes.read().len()
+    }
+}
+
+/// The queue of notified mailboxes.
+pub struct Ready<M, E>(Receiver<Arc<Mailbox<M, E>>>);
+
+impl<M, E> Clone for Ready<M, E> {
+    fn clone(&self) -> Self {
+        Ready(self.0.clone())
+    }
+}
+
+impl<M, E> Ready<M, E> {
+    /// Polls a batch of machines; waits for the first up to `wait`. Returns how many were polled.
+    pub fn poll(&self, wait: std::time::Duration, handle: &mut dyn FnMut(&mut M, VecDeque<E>)) -> usize {
+        let Ok(first) = self.0.recv_timeout(wait) else { return 0 };
+        first.poll(handle);
+        let mut polled = 1;
+        while polled < BATCH {
+            let Ok(mailbox) = self.0.try_recv() else { break };
+            mailbox.poll(handle);
+            polled += 1;
+        }
+        polled
+    }
+
+    /// How many machines wait for a thread.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    const ONE: RegionId = RegionId(1);
+
+    #[test]
+    fn events_reach_their_machine_in_order_and_it_waits_once() {
+        let (router, ready) = Router::<Vec<u32>, u32>::new(10);
+        router.insert(ONE, Vec::new());
+        for event in 0..5 {
+            assert!(router.send(ONE, event).is_ok());
+        }
+        assert_eq!(ready.len(), 1, "notified once for all events");
+        let mut seen = Vec::new();
+        assert_eq!(
+            ready.poll(Duration::ZERO, &mut |machine, events| {
+                machine.extend(events);
+                seen = machine.clone();
+            }),
+            1
+        );
+        assert_eq!(seen, [0, 1, 2, 3, 4]);
+        assert_eq!(ready.poll(Duration::ZERO, &mut |_, _| panic!("idle")), 0);
+        assert!(router.send(ONE, 5).is_ok());
+        assert_eq!(ready.len(), 1);
+    }
+
+    #[test]
+    fn an_event_during_a_poll_notifies_again() {
+        let (router, ready) = Router::<(), u32>::new(10);
+        let mailbox = router.insert(ONE, ());
+        assert!(mailbox.send(1).is_ok());
+        let mut seen = Vec::new();
+        ready.poll(Duration::ZERO, &mut |(), events| {
+            if seen.is_empty() {
+                assert!(mailbox.send(2).is_ok());
+            }
+            seen.push(events);
+        });
+        assert_eq!(seen, [[1], [2]]);
+    }
+
+    #[test]
+    fn requests_are_bounded_and_the_stores_own_events_are_not() {
+        let (router, _ready) = Router::<(), u32>::new(2);
+        router.insert(ONE, ());
+        assert!(router.try_send(ONE, 1).is_ok() && router.try_send(ONE, 2).is_ok());
+        assert!(matches!(router.try_send(ONE, 3), Err(Refused::Full(3))));
+        assert!(router.send(ONE, 4).is_ok());
+    }
+
+    #[test]
+    fn a_removed_machine_takes_nothing() {
+        let (router, ready) = Router::<(), u32>::new(2);
+        let mailbox = router.insert(ONE, ());
+        assert!(mailbox.send(1).is_ok());
+        assert_eq!(router.remove(ONE).map(|((), left)| left), Some([1].into()));
+        assert!(matches!(mailbox.send(2), Err(Refused::Gone(2))));
+        assert!(matches!(router.send(ONE, 3), Err(Refused::Gone(3))));
+        ready.poll(Duration::ZERO, &mut |(), _| panic!("it is gone"));
+    }
+
+    #[test]
+    fn threads_lose_nothing() {
+        let (router, ready) = Router::<u64, u64>::new(usize::MAX);
+        for region in 1..=8 {
+            router.insert(RegionId(region), 0);
+        }
+        let done = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let pollers: Vec<_> = (0..2)
+            .map(|n| {
+                let (ready, done) = (ready.clone(), done.clone());
+                base::thread::spawn(&format!("poll-{n}"), move || {
+                    while done.load(Ordering::Acquire) < 8 * 3 * 1000 {
+                        ready.poll(Duration::from_millis(1), &mut |sum, events| {
+                            done.fetch_add(events.len() as u64, Ordering::AcqRel);
+                            *sum += events.into_iter().sum::<u64>();
+                        });
+                    }
+                })
+            })
+            .collect();
+        let senders: Vec<_> = (0..3)
+            .map(|n| {
+                let router = router.clone();
+                base::thread::spawn(&format!("send-{n}"), move || {
+                    for i in 0..1000 {
+                        for region in 1..=8 {
+                            assert!(router.send(RegionId(region), i).is_ok());
+                        }
+                    }
+                })
+            })
+            .collect();
+        for thread in senders.into_iter().chain(pollers) {
+            thread.join().expect("no panic");
+        }
+        for region in 1..=8 {
+            let mailbox = router.get(RegionId(region)).expect("there");
+            assert_eq!(mailbox.machine.lock().expect("machine"), 3 * (0..1000).sum::<u64>());
+        }
+    }
+}

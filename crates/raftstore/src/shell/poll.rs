@@ -1,0 +1,158 @@
+//! The raft pool and the apply pool.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use base::{MonoTime, RegionId};
+use crossbeam_channel::Sender;
+use engine::kv::RegionView;
+
+use super::io::Io;
+use super::mailbox::Ready;
+use super::{Shared, background, control, give_answers};
+use crate::apply::{Applier, ApplyTask, Outcome};
+use crate::message;
+use crate::metrics;
+use crate::peer::{Effects, Event, Peer};
+
+/// How long a thread waits for work before it looks whether to stop.
+const WAIT: Duration = Duration::from_millis(50);
+
+pub(super) fn start_raft(n: u32, shared: Arc<Shared>, ready: Ready<Peer, Event>, io: Sender<Io>) -> JoinHandle<()> {
+    base::thread::spawn(&format!("raft-{n}"), move || {
+        while !shared.shutdown.is_stopped() {
+            let mut batch = Batch::default();
+            let polled = ready.poll(WAIT, &mut |peer, events| {
+                metrics::EVENTS.observe(events.len() as f64);
+                // Read after the events were taken: a lease must be checked against a time after the request arrived.
+                let fx = peer.step(MonoTime::now(), events);
+                carry_out(&shared, peer, fx, &mut batch);
+            });
+            if polled > 0 {
+                batch.send(&shared, &io);
+            }
+        }
+    })
+}
+
+/// What the peers of one poll want sent and written, together.
+#[derive(Default)]
+struct Batch {
+    messages: Vec<crate::RaftMessage>,
+    io: Io,
+    snapshot: Option<Arc<dyn engine::Snapshot>>,
+}
+
+impl Batch {
+    fn send(self, shared: &Shared, io: &Sender<Io>) {
+        if !self.messages.is_empty() {
+            shared.transport.send(self.messages);
+        }
+        if !self.io.is_empty() && io.send(self.io).is_err() {
+            assert!(
+                shared.shutdown.is_stopped(),
+                "the raft log's thread ended before the store was told to stop"
+            );
+        }
+    }
+}
+
+fn carry_out(shared: &Shared, peer: &mut Peer, mut fx: Effects, batch: &mut Batch) {
+    let region = peer.region_id();
+    if let Some(publish) = fx.publish.take() {
+        let mut delegates = shared.delegates.write();
+        match publish {
+            Some(delegate) => drop(delegates.insert(region, delegate)),
+            None => drop(delegates.remove(&region)),
+        }
+    }
+    batch.messages.append(&mut fx.send);
+    batch.io.writes.append(&mut fx.writes);
+    batch.io.fetches.extend(fx.fetch.drain(..).map(|fetch| (region, fetch)));
+    for task in fx.apply.drain(..) {
+        // An applier goes away only after its peer.
+        let _gone = shared.appliers.send(region, task);
+    }
+    for read in fx.serve.drain(..) {
+        let snapshot = batch.snapshot.get_or_insert_with(|| shared.engine.snapshot()).clone();
+        (read.reply)(Ok(Arc::new(RegionView::new(snapshot, read.region, read.term))));
+    }
+    for message in fx.send_snapshot.drain(..) {
+        send_snapshot(shared, region, message);
+    }
+    if let Some(changed) = fx.region_changed.take() {
+        shared.store.lock().on_region_changed(&changed);
+    }
+    if let Some(report) = fx.report.take() {
+        shared.reporter.report(report);
+    }
+    give_answers(&mut fx);
+    if fx.destroy {
+        // The control thread lives as long as anybody can send.
+        drop(shared.control.send(control::Control::Destroy { region }));
+    }
+}
+
+fn send_snapshot(shared: &Shared, region: RegionId, message: crate::RaftMessage) {
+    let (Some(meta), Some(to)) = (&message.snapshot, &message.to) else {
+        return;
+    };
+    let key = message::snapshot_key(region, meta);
+    let (to, peers) = (base::PeerId(to.id), shared.peers.clone());
+    let done = Box::new(move |ok| {
+        // A region that is gone needs no news.
+        let _gone = peers.send(region, Event::SnapshotSent { to, ok });
+    });
+    shared.transport.send_snapshot(message, key, done);
+}
+
+pub(super) fn start_apply(n: u32, shared: Arc<Shared>, ready: Ready<Applier, ApplyTask>) -> JoinHandle<()> {
+    base::thread::spawn(&format!("apply-{n}"), move || {
+        while !shared.shutdown.is_stopped() {
+            ready.poll(WAIT, &mut |applier, tasks| {
+                for task in merge(tasks) {
+                    let timer = metrics::APPLY.start_timer();
+                    match applier.run(task) {
+                        Ok(outcome) => finish(&shared, applier.region_id(), outcome),
+                        Err(error) => return shared.die(&error),
+                    }
+                    timer.observe_duration();
+                }
+            });
+        }
+    })
+}
+
+/// Joins neighbouring entries, so that they share an engine batch.
+fn merge(tasks: impl IntoIterator<Item = ApplyTask>) -> Vec<ApplyTask> {
+    let mut merged: Vec<ApplyTask> = Vec::new();
+    for task in tasks {
+        match (merged.last_mut(), task) {
+            (Some(ApplyTask::Entries(before)), ApplyTask::Entries(entries)) => before.extend(entries),
+            (_, task) => merged.push(task),
+        }
+    }
+    merged
+}
+
+fn finish(shared: &Shared, region: RegionId, outcome: Outcome) {
+    for (reply, result) in outcome.answers {
+        reply(result);
+    }
+    for (reply, result) in outcome.admin_answers {
+        reply(result);
+    }
+    if let Some(applied) = outcome.applied {
+        shared.applied.lock().insert(region, applied.position.index);
+        // A peer that is gone needs no news.
+        let _gone = shared.peers.send(region, Event::Applied(applied));
+    }
+    if let Some(job) = outcome.generate {
+        if let Err(refused) = shared.background.try_send(background::Job::Generate(job)) {
+            drop(refused);
+            // Too much to do: raft asks again.
+            let _gone = shared.peers.send(region, Event::Generated(None));
+        }
+    }
+}

@@ -1,0 +1,343 @@
+//! Three stores on threads, joined by channels.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::command::{AdminError, ConfKind};
+use crate::log::{EngineLog, LogConfig};
+use crate::store;
+use engine::MemEngine;
+use proto::metapb::{Peer as PeerMeta, Region, RegionEpoch};
+
+/// Delivers to stores of the same test by direct call.
+#[derive(Default)]
+struct Net {
+    stores: RwLock<BTreeMap<u64, RaftStore>>,
+    cut: RwLock<Option<u64>>,
+}
+
+struct Link {
+    net: Arc<Net>,
+    from: u64,
+}
+
+impl Link {
+    fn open(&self, to: u64) -> Option<RaftStore> {
+        let cut = *self.net.cut.read();
+        let dead = cut == Some(to) || cut == Some(self.from);
+        self.net.stores.read().get(&to).filter(|_| !dead).cloned()
+    }
+}
+
+impl Transport for Link {
+    fn send(&self, messages: Vec<RaftMessage>) {
+        for message in messages {
+            let to = message.to.as_ref().map_or(0, |to| to.store_id);
+            if let Some(store) = self.open(to) {
+                store.on_messages(vec![message]);
+            }
+        }
+    }
+
+    fn send_snapshot(&self, message: RaftMessage, key: crate::snapshot::Key, done: Box<dyn FnOnce(bool) + Send>) {
+        let source = self.net.stores.read().get(&self.from).cloned();
+        let target = self.open(message.to.as_ref().map_or(0, |to| to.store_id));
+        base::thread::spawn("snap-test", move || {
+            let carry = || -> Option<()> {
+                let target = target?;
+                let mut receiving = target.receive_snapshot(&message).ok()?;
+                for part in source?.snapshots().read_made(key).ok()? {
+                    receiving.part(&part.ok()?).ok()?;
+                }
+                receiving.finish().ok()?;
+                target.on_messages(vec![message]);
+                Some(())
+            };
+            done(carry().is_some());
+        });
+    }
+}
+
+struct Quiet;
+
+impl Reporter for Quiet {
+    fn report(&self, _: Report) {}
+    fn forget(&self, _: RegionId) {}
+}
+
+fn regions(stores: u64) -> Vec<Region> {
+    let ranges = [("", "m"), ("m", "")];
+    let make = |(at, (start, end)): (usize, &(&str, &str))| Region {
+        id: at as u64 + 1,
+        start_key: start.to_string().into(),
+        end_key: end.to_string().into(),
+        region_epoch: Some(RegionEpoch { conf_ver: 1, version: 1 }),
+        peers: (1..=stores)
+            .map(|s| PeerMeta {
+                id: 10 * (at as u64 + 1) + s,
+                store_id: s,
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    ranges.iter().enumerate().map(make).collect()
+}
+
+fn start_store(net: &Arc<Net>, dir: &Path, id: u64, regions: &[Region]) -> RaftStore {
+    let engine: Arc<dyn Engine> = Arc::new(MemEngine::new());
+    let dir = dir.join(id.to_string());
+    let log: Arc<dyn RaftLog> = Arc::new(EngineLog::open(&dir.join("log"), &LogConfig::default()).expect("open log"));
+    store::write_ident(&*engine, ClusterId(7), StoreId(id)).expect("ident");
+    store::write_regions(&*engine, &*log, StoreId(id), regions).expect("regions");
+    let config = Config {
+        tick: base::Span::millis(20),
+        lease: base::Span::millis(160),
+        log_entries_max: 50,
+        flush_interval: base::Span::millis(100),
+        ..Config::default()
+    };
+    let started = RaftStore::start(Parts {
+        store: StoreId(id),
+        cluster: ClusterId(7),
+        config,
+        engine,
+        log,
+        snapshots: Arc::new(FileSnapshots::open(&dir.join("snap")).expect("open snapshots")),
+        transport: Arc::new(Link {
+            net: net.clone(),
+            from: id,
+        }),
+        reporter: Arc::new(Quiet),
+        seed: id,
+        fatal: Box::new(|error| panic!("store died: {}", base::log::chain(error))),
+    });
+    let started = started.expect("start");
+    net.stores.write().insert(id, started.clone());
+    started
+}
+
+struct Cluster {
+    net: Arc<Net>,
+    dir: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// `stores` stores; regions have peers on the first `members` of them.
+    fn new(stores: u64, members: u64) -> Cluster {
+        let cluster = Cluster {
+            net: Arc::default(),
+            dir: tempfile::tempdir().expect("temp dir"),
+        };
+        for id in 1..=stores {
+            let held = if id <= members { regions(members) } else { Vec::new() };
+            start_store(&cluster.net, cluster.dir.path(), id, &held);
+        }
+        cluster
+    }
+
+    fn stores(&self) -> Vec<RaftStore> {
+        self.net.stores.read().values().cloned().collect()
+    }
+
+    fn leader_of(&self, region: RegionId) -> Option<(RaftStore, Arc<Region>)> {
+        let cut = *self.net.cut.read();
+        let live = self.stores().into_iter().filter(|store| Some(store.store_id().0) != cut);
+        live.filter_map(|store| {
+            let led = store.led_regions().into_iter().find(|r| r.id == region.0)?;
+            Some((store, led))
+        })
+        .next()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for store in self.stores() {
+            store.stop().expect("stop");
+        }
+        self.net.stores.write().clear();
+    }
+}
+
+/// Repeats until it gives something, for ten seconds.
+fn must<T>(what: &str, mut attempt: impl FnMut() -> Option<T>) -> T {
+    let deadline = MonoTime::now() + Duration::from_secs(10);
+    let pause = crossbeam_channel::tick(Duration::from_millis(5));
+    while MonoTime::now() < deadline {
+        if let Some(value) = attempt() {
+            return value;
+        }
+        pause.recv().expect("a tick channel never closes");
+    }
+    panic!("waited in vain for {what}");
+}
+
+fn region_of(key: &str) -> RegionId {
+    RegionId(if key < "m" { 1 } else { 2 })
+}
+
+fn wait<T: Send + 'static>(call: impl FnOnce(Box<dyn FnOnce(T) + Send>)) -> Option<T> {
+    let (send, receive) = crossbeam_channel::bounded(1);
+    call(Box::new(move |value| drop(send.send(value))));
+    receive.recv_timeout(Duration::from_secs(3)).ok()
+}
+
+impl Cluster {
+    fn ctx(&self, region: &Region) -> Context {
+        Context {
+            region: RegionId(region.id),
+            epoch: region.region_epoch.unwrap_or_default(),
+            ..Context::default()
+        }
+    }
+
+    fn must_put(&self, key: &str, value: &str) {
+        must("a put", || {
+            let (store, region) = self.leader_of(region_of(key))?;
+            let change = Modify::Put {
+                cf: engine::Cf::Default,
+                key: key.to_owned().into(),
+                value: value.to_owned().into(),
+            };
+            let deadline = MonoTime::now() + Duration::from_secs(1);
+            wait(|reply| store.write(&self.ctx(&region), vec![change], deadline, reply))?.ok()
+        });
+    }
+
+    fn must_get(&self, key: &str) -> Option<String> {
+        must("a get", || {
+            let (store, region) = self.leader_of(region_of(key))?;
+            let snapshot = wait(|reply| store.snapshot(&self.ctx(&region), MonoTime::now(), reply))?.ok()?;
+            let value = snapshot.get(engine::Cf::Default, key.as_bytes()).expect("read");
+            Some(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+        })
+    }
+
+    /// What a store's engine holds, whoever leads.
+    fn holds(&self, store: u64, key: &str) -> bool {
+        let store = self.net.stores.read().get(&store).cloned().expect("known store");
+        store
+            .engine()
+            .get(engine::Cf::Default, &engine::keys::data_key(key.as_bytes()))
+            .expect("read")
+            .is_some()
+    }
+
+    fn must_change(&self, region: RegionId, changes: Vec<ConfOne>) {
+        must("a change of membership", || {
+            let (store, meta) = self.leader_of(region)?;
+            let epoch = meta.region_epoch.unwrap_or_default();
+            wait::<std::result::Result<(), AdminError>>(|reply| store.change_membership(region, epoch, changes.clone(), reply))?
+                .ok()
+        });
+    }
+}
+
+fn one(kind: ConfKind, region: u64, store: u64) -> ConfOne {
+    ConfOne {
+        kind: kind as i32,
+        peer: Some(PeerMeta {
+            id: 10 * region + store,
+            store_id: store,
+            ..Default::default()
+        }),
+    }
+}
+
+#[test]
+fn writes_reach_all_stores_and_reads_see_them() {
+    let cluster = Cluster::new(3, 3);
+    for i in 0..20 {
+        cluster.must_put(&format!("a{i}"), &i.to_string());
+        cluster.must_put(&format!("x{i}"), &i.to_string());
+    }
+    for i in 0..20 {
+        assert_eq!(cluster.must_get(&format!("a{i}")), Some(i.to_string()));
+        assert_eq!(cluster.must_get(&format!("x{i}")), Some(i.to_string()));
+    }
+    assert_eq!(cluster.must_get("b"), None);
+    for store in 1..=3 {
+        must("replication", || cluster.holds(store, "x19").then_some(()));
+    }
+}
+
+#[test]
+fn leadership_moves_when_told_and_when_the_leader_is_cut_off() {
+    let cluster = Cluster::new(3, 3);
+    cluster.must_put("a", "1");
+    let (leader, region) = cluster.leader_of(RegionId(1)).expect("it just answered");
+    let target = region
+        .peers
+        .iter()
+        .find(|p| p.store_id != leader.store_id().0)
+        .expect("three peers")
+        .clone();
+    must("a transfer", || {
+        wait::<std::result::Result<(), AdminError>>(|reply| leader.transfer_leader(RegionId(1), PeerId(target.id), reply))?.ok()
+    });
+    must("the new leader", || {
+        cluster
+            .leader_of(RegionId(1))
+            .filter(|(store, _)| store.store_id().0 == target.store_id)
+    });
+    assert_eq!(cluster.must_get("a"), Some("1".to_owned()));
+    *cluster.net.cut.write() = Some(target.store_id);
+    cluster.must_put("a", "2");
+    assert_eq!(cluster.must_get("a"), Some("2".to_owned()));
+    *cluster.net.cut.write() = None;
+    cluster.must_put("a", "3");
+    assert_eq!(cluster.must_get("a"), Some("3".to_owned()));
+}
+
+#[test]
+fn a_new_peer_gets_a_raft_snapshot_and_a_removed_one_is_destroyed() {
+    let cluster = Cluster::new(4, 3);
+    for i in 0..200 {
+        cluster.must_put(&format!("a{i:03}"), &"v".repeat(100));
+    }
+    cluster.must_change(RegionId(1), vec![one(ConfKind::AddLearner, 1, 4)]);
+    must("the learner's data", || {
+        (cluster.holds(4, "a000") && cluster.holds(4, "a199")).then_some(())
+    });
+    cluster.must_change(RegionId(1), vec![one(ConfKind::AddVoter, 1, 4)]);
+    let (leader, _) = must("a leader", || cluster.leader_of(RegionId(1)));
+    let gone = (1..=3).find(|id| *id != leader.store_id().0).expect("three members");
+    cluster.must_change(RegionId(1), vec![one(ConfKind::Remove, 1, gone)]);
+    must("the removed peer's end", || {
+        let store = cluster.net.stores.read().get(&gone).cloned().expect("known store");
+        (!store.regions().contains(&RegionId(1)) && !cluster.holds(gone, "a000")).then_some(())
+    });
+    assert_eq!(cluster.must_get("a199"), Some("v".repeat(100)));
+    cluster.must_put("x", "the other region lives on");
+}
+
+#[test]
+fn members_are_exchanged_jointly() {
+    let cluster = Cluster::new(5, 3);
+    cluster.must_put("a", "1");
+    let (leader, _) = cluster.leader_of(RegionId(1)).expect("it just answered");
+    let others: Vec<u64> = (1..=3).filter(|id| *id != leader.store_id().0).collect();
+    cluster.must_change(
+        RegionId(1),
+        vec![
+            one(ConfKind::AddVoter, 1, 4),
+            one(ConfKind::AddVoter, 1, 5),
+            one(ConfKind::AddLearner, 1, others[0]),
+            one(ConfKind::AddLearner, 1, others[1]),
+        ],
+    );
+    must("the joint state to be left", || {
+        let (_, region) = cluster.leader_of(RegionId(1))?;
+        let mut roles: Vec<_> = region.peers.iter().map(|peer| (peer.store_id, peer.role)).collect();
+        roles.sort();
+        let wanted: Vec<_> = (1..=5).map(|id| (id, i32::from(others.contains(&id)))).collect();
+        (roles == wanted).then_some(())
+    });
+    assert_eq!(cluster.must_get("a"), Some("1".to_owned()));
+    for store in 4..=5 {
+        must("replication", || cluster.holds(store, "a").then_some(()));
+    }
+}

@@ -1,0 +1,438 @@
+//! The peers of one store: found again at start, made at bootstrap or at another store's word, destroyed.
+//!
+//! Decides; shells carry out. Holds no peer itself, so that shells may spread peers over threads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId};
+use engine::{Batch, Cf, Engine, keys};
+use prost::Message;
+use proto::ferrite_raft::{ApplyState, RaftState, RegionState, StoreIdent, region_state};
+use proto::metapb::{Peer as PeerMeta, Region};
+
+use crate::apply::Applier;
+use crate::config::Config;
+use crate::log::RaftLog;
+use crate::peer::{Peer, RaftWrite, Start};
+use crate::snapshot::{Key, Snapshots};
+use crate::storage::{LogCache, LogPosition};
+use crate::{Error, RaftMessage, Result, message, region};
+
+/// Where a fresh region's log begins: not at zero, so that a peer without data always gets a raft snapshot.
+pub const INITIAL: LogPosition = LogPosition { index: 5, term: 5 };
+
+/// Version of the data directory's layout.
+pub const FORMAT: u32 = 1;
+
+/// What is known of a region here without asking its peer.
+#[derive(Clone, Debug)]
+struct Held {
+    peer: PeerId,
+    /// Set once the peer knows its range.
+    region: Option<Region>,
+}
+
+/// What to do with a message from another store.
+pub enum Decision {
+    /// The region's peer takes it.
+    Deliver,
+    /// A peer was made for it; it takes it.
+    Create(Box<(Peer, Applier)>),
+    /// This store's peer was removed from the region: destroy it.
+    Destroy,
+    /// Tell the sender that it was removed.
+    Answer(RaftMessage),
+    Drop,
+}
+
+pub struct Store {
+    id: StoreId,
+    config: Arc<Config>,
+    engine: Arc<dyn Engine>,
+    log: Arc<dyn RaftLog>,
+    snapshots: Arc<dyn Snapshots>,
+    seed: u64,
+    held: BTreeMap<RegionId, Held>,
+    /// Highest id of a peer that this store once had of a region and has no more.
+    tombstones: BTreeMap<RegionId, PeerId>,
+}
+
+fn read<M: Message + Default>(engine: &dyn Engine, key: &[u8], what: &'static str) -> Result<Option<M>> {
+    let bytes = engine
+        .get(Cf::Local, key)
+        .map_err(|source| Error::Engine { act: "read", source })?;
+    bytes
+        .map(|bytes| M::decode(bytes).map_err(|source| Error::Decode { what, source }))
+        .transpose()
+}
+
+/// Reads who this store is; `None` on a fresh engine.
+pub fn read_ident(engine: &dyn Engine) -> Result<Option<StoreIdent>> {
+    let ident: Option<StoreIdent> = read(engine, keys::STORE_IDENT, "store identity")?;
+    match ident {
+        Some(ident) if ident.format != FORMAT => Err(Error::Format {
+            found: ident.format,
+            wanted: FORMAT,
+        }),
+        ident => Ok(ident),
+    }
+}
+
+/// Writes who this store is, durably, before anything else.
+pub fn write_ident(engine: &dyn Engine, cluster: ClusterId, store: StoreId) -> Result<()> {
+    let ident = StoreIdent {
+        cluster_id: cluster.0,
+        store_id: store.0,
+        format: FORMAT,
+    };
+    let mut batch = Batch::new();
+    batch.put(Cf::Local, keys::STORE_IDENT, ident.encode_to_vec());
+    engine
+        .write(batch)
+        .and_then(|()| engine.sync())
+        .map_err(|source| Error::Engine {
+            act: "write identity to",
+            source,
+        })
+}
+
+/// Writes fresh regions, each with its initial membership, durably: log first, since a region state without a log would be refused.
+pub fn write_regions(engine: &dyn Engine, log: &dyn RaftLog, store: StoreId, regions: &[Region]) -> Result<()> {
+    let state = RaftState {
+        term: INITIAL.term,
+        vote: 0,
+        commit: INITIAL.index,
+        truncated_index: INITIAL.index,
+        truncated_term: INITIAL.term,
+    };
+    let fresh = |region: &Region| RaftWrite {
+        region: RegionId(region.id),
+        state: Some(state),
+        ..RaftWrite::default()
+    };
+    let writes: Vec<_> = regions.iter().map(fresh).collect();
+    log.write(&writes, true).map_err(|source| Error::Log {
+        act: "write regions to",
+        source,
+    })?;
+    let mut batch = Batch::new();
+    for region in regions {
+        let me = region::peer_on(region, store).map_or(0, |peer| peer.id);
+        let state = RegionState {
+            state: region_state::State::Normal as i32,
+            region: Some(region.clone()),
+            peer_id: me,
+        };
+        let applied = ApplyState {
+            applied_index: INITIAL.index,
+            applied_term: INITIAL.term,
+        };
+        batch.put(Cf::Local, keys::region_state(RegionId(region.id)), state.encode_to_vec());
+        batch.put(Cf::Local, keys::apply_state(RegionId(region.id)), applied.encode_to_vec());
+    }
+    engine
+        .write(batch)
+        .and_then(|()| engine.sync())
+        .map_err(|source| Error::Engine {
+            act: "write regions to",
+            source,
+        })
+}
+
+impl Store {
+    /// Opens the store `id` on data that [`write_ident`] prepared. `seed` must differ at each start.
+    pub fn new(
+        id: StoreId,
+        config: Arc<Config>,
+        engine: Arc<dyn Engine>,
+        log: Arc<dyn RaftLog>,
+        snapshots: Arc<dyn Snapshots>,
+        seed: u64,
+    ) -> Store {
+        Store {
+            id,
+            config,
+            engine,
+            log,
+            snapshots,
+            seed,
+            held: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+        }
+    }
+
+    pub fn id(&self) -> StoreId {
+        self.id
+    }
+
+    /// Regions held here.
+    pub fn regions(&self) -> Vec<RegionId> {
+        self.held.keys().copied().collect()
+    }
+
+    /// Finds all peers again after a start, finishing what a crash interrupted.
+    pub fn recover(&mut self, now: MonoTime) -> Result<Vec<(Peer, Applier)>> {
+        let mut peers = Vec::new();
+        for state in self.read_region_states()? {
+            let gone = state.state() == region_state::State::Tombstone;
+            let region = state.region.unwrap_or_default();
+            if gone {
+                self.tombstones.insert(RegionId(region.id), PeerId(state.peer_id));
+                self.erase(&region)?;
+                continue;
+            }
+            let me = region::peer_of(&region, PeerId(state.peer_id))
+                .cloned()
+                .ok_or_else(|| Error::Inconsistent {
+                    region: RegionId(region.id),
+                    what: format!("it does not list this store's peer {}", state.peer_id),
+                })?;
+            peers.push(self.load(me, region, now)?);
+        }
+        Ok(peers)
+    }
+
+    fn read_region_states(&self) -> Result<Vec<RegionState>> {
+        let engine = |source| Error::Engine { act: "scan", source };
+        let (start, end) = keys::REGION_LOCAL;
+        let mut cursor = self.engine.snapshot().cursor(Cf::Local, start, end).map_err(engine)?;
+        let mut states = Vec::new();
+        while let Some((key, value)) = cursor.next().map_err(engine)? {
+            if keys::parse_region_local(&key).is_some_and(|(_, what)| what == b'm') {
+                states.push(RegionState::decode(value).map_err(|source| Error::Decode {
+                    what: "region state",
+                    source,
+                })?);
+            }
+        }
+        Ok(states)
+    }
+
+    /// Makes peer and applier of a region whose records are on disk, if any.
+    fn load(&mut self, me: PeerMeta, region: Region, now: MonoTime) -> Result<(Peer, Applier)> {
+        let id = RegionId(region.id);
+        let initialized = !region.peers.is_empty();
+        let log = |source| Error::Log { act: "read", source };
+        let mut found = self.log.find(id).map_err(log)?.unwrap_or_default();
+        let apply: ApplyState = read(&*self.engine, &keys::apply_state(id), "apply state")?.unwrap_or_default();
+        let applied = LogPosition {
+            index: apply.applied_index,
+            term: apply.applied_term,
+        };
+        let (mut region, mut applied) = (region, applied);
+        let truncated = LogPosition {
+            index: found.state.truncated_index,
+            term: found.state.truncated_term,
+        };
+        if applied.index < truncated.index {
+            // A raft snapshot reached the log, and then the store stopped before its data was in place.
+            (region, applied) = self.reinstall(
+                Key {
+                    region: id,
+                    position: truncated,
+                },
+                me.clone(),
+            )?;
+        }
+        if found.last_index < applied.index {
+            // Nothing is applied before its entry is durable: the log lost what it had promised to keep, maybe votes too.
+            let what = format!(
+                "its log ends at {}, but {} is applied: the raft log is damaged",
+                found.last_index, applied.index
+            );
+            return Err(Error::Inconsistent { region: id, what });
+        }
+        found.state.commit = found.state.commit.max(applied.index).min(found.last_index);
+        let tail = match applied.index < found.last_index {
+            true => self
+                .log
+                .entries(id, applied.index + 1, found.last_index + 1, u64::MAX)
+                .map_err(log)?,
+            false => Vec::new(),
+        };
+        if tail.len() as u64 != found.last_index - applied.index {
+            let what = format!("its log lacks entries between {} and {}", applied.index, found.last_index);
+            return Err(Error::Inconsistent { region: id, what });
+        }
+        let cache = LogCache::new(&found, &region, tail);
+        self.held.insert(
+            id,
+            Held {
+                peer: PeerId(me.id),
+                region: initialized.then(|| region.clone()),
+            },
+        );
+        let applier = Applier::new(
+            PeerId(me.id),
+            region.clone(),
+            applied,
+            self.engine.clone(),
+            self.snapshots.clone(),
+        );
+        let start = Start {
+            peer: me,
+            region,
+            log: cache,
+            applied,
+            seed: self.seed,
+            now,
+        };
+        Ok((Peer::new(self.config.clone(), start), applier))
+    }
+
+    /// Puts the raft snapshot in place that a crash interrupted.
+    fn reinstall(&self, key: Key, me: PeerMeta) -> Result<(Region, LogPosition)> {
+        if !self.snapshots.contains(key) {
+            let what = format!(
+                "its log begins behind {:?}, but neither data nor raft snapshot reach there",
+                key.position
+            );
+            return Err(Error::Inconsistent {
+                region: key.region,
+                what,
+            });
+        }
+        let region = self.snapshots.region(key)?;
+        let mut applier = Applier::new(
+            PeerId(me.id),
+            region.clone(),
+            LogPosition::default(),
+            self.engine.clone(),
+            self.snapshots.clone(),
+        );
+        let outcome = applier.run(crate::apply::ApplyTask::Install {
+            key,
+            region: region.clone(),
+        })?;
+        assert!(outcome.answers.is_empty(), "nobody waits for a snapshot at start");
+        Ok((region, key.position))
+    }
+
+    /// Decides what becomes of a message that another store sent.
+    pub fn on_message(&mut self, message: &RaftMessage, now: MonoTime) -> Result<Decision> {
+        let id = RegionId(message.region_id);
+        let (Some(to), Some(from)) = (&message.to, &message.from) else {
+            return Ok(Decision::Drop);
+        };
+        if to.store_id != self.id.0 || !id.is_some() || to.id == 0 || from.id == 0 {
+            return Ok(Decision::Drop);
+        }
+        let Some(held) = self.held.get(&id) else {
+            return self.on_stranger(message, now);
+        };
+        if message.is_tombstone {
+            return Ok(if held.peer.0 == to.id {
+                Decision::Destroy
+            } else {
+                Decision::Drop
+            });
+        }
+        match to.id.cmp(&held.peer.0) {
+            std::cmp::Ordering::Less => Ok(Decision::Drop),
+            std::cmp::Ordering::Greater => Ok(Decision::Destroy), // the sender comes again, and then finds room for the new peer
+            std::cmp::Ordering::Equal => match &held.region {
+                Some(region) if self.is_removed(region, message) => Ok(Decision::Answer(tombstone(message, region))),
+                _ => Ok(Decision::Deliver),
+            },
+        }
+    }
+
+    /// Whether the sender was removed from the region and does not know.
+    fn is_removed(&self, region: &Region, message: &RaftMessage) -> bool {
+        let from = message.from.as_ref().map_or(0, |peer| peer.id);
+        let stale = message.epoch.unwrap_or_default().conf_ver < region::epoch(region).conf_ver;
+        stale && message::is_vote_request(message.kind) && region::peer_of(region, PeerId(from)).is_none()
+    }
+
+    fn on_stranger(&mut self, message: &RaftMessage, now: MonoTime) -> Result<Decision> {
+        let id = RegionId(message.region_id);
+        let Some(to) = message.to.clone() else {
+            return Ok(Decision::Drop);
+        };
+        let was_here = self.tombstones.get(&id).is_some_and(|&gone| to.id <= gone.0);
+        if message.is_tombstone || was_here || !message::may_create_peer(message) {
+            return Ok(Decision::Drop);
+        }
+        let asked = Region {
+            id: id.0,
+            start_key: message.start_key.clone(),
+            end_key: message.end_key.clone(),
+            ..Region::default()
+        };
+        let taken = self
+            .held
+            .values()
+            .filter_map(|held| held.region.as_ref())
+            .any(|held| region::overlap(held, &asked));
+        if taken {
+            return Ok(Decision::Drop);
+        }
+        let empty = Region {
+            id: id.0,
+            ..Region::default()
+        };
+        Ok(Decision::Create(Box::new(self.load(to, empty, now)?)))
+    }
+
+    /// Notes a region's range and membership after they changed.
+    pub fn on_region_changed(&mut self, region: &Region) {
+        if let Some(held) = self.held.get_mut(&RegionId(region.id)) {
+            held.region = Some(region.clone());
+        }
+    }
+
+    /// Destroys a peer that its region lists no more: its data, then its log. A crash in between is finished at start.
+    pub fn destroy(&mut self, region: &Region, peer: PeerId) -> Result<()> {
+        let id = RegionId(region.id);
+        self.held.remove(&id);
+        self.tombstones.insert(id, peer);
+        let state = RegionState {
+            state: region_state::State::Tombstone as i32,
+            region: Some(region.clone()),
+            peer_id: peer.0,
+        };
+        let mut batch = Batch::new();
+        batch.put(Cf::Local, keys::region_state(id), state.encode_to_vec());
+        batch.delete(Cf::Local, keys::apply_state(id));
+        self.engine
+            .write(batch)
+            .and_then(|()| self.engine.sync())
+            .map_err(|source| Error::Engine { act: "write", source })?;
+        self.erase(region)
+    }
+
+    fn erase(&self, region: &Region) -> Result<()> {
+        let id = RegionId(region.id);
+        let owned = !region.peers.is_empty()
+            && !self
+                .held
+                .values()
+                .filter_map(|h| h.region.as_ref())
+                .any(|h| region::overlap(h, region));
+        if owned {
+            let (start, end) = (keys::data_key(&region.start_key), keys::data_end_key(&region.end_key));
+            for cf in Cf::DATA {
+                self.engine.delete_range(cf, &start, &end).map_err(|source| Error::Engine {
+                    act: "delete a range of",
+                    source,
+                })?;
+            }
+        }
+        self.log.remove(id).map_err(|source| Error::Log {
+            act: "remove a region from",
+            source,
+        })
+    }
+}
+
+fn tombstone(message: &RaftMessage, region: &Region) -> RaftMessage {
+    RaftMessage {
+        region_id: message.region_id,
+        from: message.to.clone(),
+        to: message.from.clone(),
+        epoch: region.region_epoch,
+        is_tombstone: true,
+        ..RaftMessage::default()
+    }
+}
