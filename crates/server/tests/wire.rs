@@ -273,11 +273,7 @@ async fn another_cluster_and_unknown_rpcs() {
 
 fn message(commands: impl IntoIterator<Item = (u64, Cmd)>) -> BatchCommandsRequest {
     let (request_ids, requests) = commands.into_iter().map(|(id, cmd)| (id, Command { cmd: Some(cmd) })).unzip();
-    BatchCommandsRequest {
-        requests,
-        request_ids,
-        ..Default::default()
-    }
+    BatchCommandsRequest { requests, request_ids }
 }
 
 /// Ten thousand writes and as many reads through one stream, a window of messages ahead of the answers.

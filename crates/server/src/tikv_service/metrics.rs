@@ -8,6 +8,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 /// The RPCs that are served; a closed set, so that their histograms are found without a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::enum_variant_names)] // the RPCs of transactions will come beside
 pub enum Rpc {
     RawGet,
     RawBatchGet,

@@ -218,11 +218,7 @@ fn message(commands: Vec<(u64, Request)>) -> BatchCommandsRequest {
         .into_iter()
         .map(|cmd| batch_commands_request::Request { cmd: Some(cmd) })
         .collect();
-    BatchCommandsRequest {
-        requests,
-        request_ids,
-        ..Default::default()
-    }
+    BatchCommandsRequest { requests, request_ids }
 }
 
 /// The answers to a stream of `messages`, in the order in which they came.

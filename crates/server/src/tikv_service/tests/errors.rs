@@ -102,7 +102,7 @@ async fn must_fail(store: &Fixture, request: Request, check: impl Fn(Option<Box<
     assert_eq!(alone, store.batched(request).await, "unary and batched");
     let (region_error, text) = failure(alone);
     assert!(
-        region_error.is_some() != !text.is_empty(),
+        region_error.is_some() == text.is_empty(),
         "one of both: {region_error:?} {text:?}"
     );
     check(region_error, text);
@@ -521,13 +521,13 @@ fn every_region_error_by_what_was_under_way() {
         let hinted = whole(
             E::NotLeader {
                 region,
-                leader: Some(leader.clone()),
+                leader: Some(leader),
             },
             act,
         )
         .not_leader
         .expect("not leader");
-        assert_eq!((hinted.region_id, hinted.leader), (3, Some(leader.clone())));
+        assert_eq!((hinted.region_id, hinted.leader), (3, Some(leader)));
         let plain = whole(E::NotLeader { region, leader: None }, act)
             .not_leader
             .expect("not leader");
