@@ -4,7 +4,7 @@
 //! What clients make of it (the Rust, Go and Java clients agree unless noted):
 //! - `NotLeader` with a leader: try there at once; without: look up and back off. `StaleCommand`, `RegionNotFound`,
 //!   `EpochNotMatch`, `StoreNotMatch`, `MismatchPeerId`, `ReadIndexNotReady`, `RegionNotInitialized`: look up, back off, retry.
-//! - `ServerIsBusy` is fatal to the Rust client. So a full queue, which [`kv::Error::Busy`] has waited for already, is answered
+//! - `ServerIsBusy` is fatal to the Rust client. So a full queue, which [`crate::raw`] has waited for already, is answered
 //!   as `StaleCommand`; only a passed deadline, where nobody should retry, is `ServerIsBusy`, with the text that Go looks for.
 //! - `UndeterminedResult` ends the request in Go; older clients do not know it and retry, which plain writes bear but a
 //!   compare-and-swap does not: there the outcome is told as text, which ends the request everywhere.

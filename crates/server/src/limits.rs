@@ -19,6 +19,10 @@ pub const STREAM_COMMANDS_MAX: usize = 1024;
 pub const REQUESTS_MAX: usize = 16_384;
 /// How long a request waits for its turn before it is refused.
 pub const REQUEST_WAIT_MAX: Duration = Duration::from_millis(500);
+/// How long a request that a full queue below refuses is tried again.
+pub const BUSY_WAIT_MAX: Duration = Duration::from_millis(500);
+/// The first pause before another try; each further one is twice as long.
+pub const BUSY_PAUSE: Duration = Duration::from_millis(2);
 /// How long a request may take when the client sets no time itself, and the most that it may set.
 pub const DEADLINE_DEFAULT: Duration = Duration::from_secs(10);
 pub const DEADLINE_MAX: Duration = Duration::from_secs(600);

@@ -12,12 +12,14 @@ mod write;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{MonoTime, WallTime};
 use engine::kv::{self, Kv, RegionSnapshot, SnapshotRef, view};
 use tokio::sync::oneshot;
 
 use crate::config::ApiVersion;
+use crate::limits::{BUSY_PAUSE, BUSY_WAIT_MAX};
 use latch::Latches;
 
 pub use read::{Checksum, Scan};
@@ -103,26 +105,56 @@ impl Raw {
 
     /// A view of the call's region that holds every write acknowledged before `now`.
     async fn snapshot(&self, call: &Call, now: MonoTime, act: Act) -> Result<SnapshotRef> {
-        let (answer, answered) = oneshot::channel();
-        self.kv
-            .snapshot(&call.ctx, now, Box::new(move |snapshot| drop(answer.send(snapshot))));
-        settle(call, act, answered).await
+        let mut patience = Patience::of(call);
+        loop {
+            let (answer, answered) = oneshot::channel();
+            self.kv
+                .snapshot(&call.ctx, now, Box::new(move |snapshot| drop(answer.send(snapshot))));
+            match settle(call, answered).await.unwrap_or_else(Err) {
+                Err(error) if patience.again(&error).await => {}
+                outcome => return outcome.map_err(|source| Error::Region { act, source }),
+            }
+        }
     }
 }
 
 /// Waits for the answer of [`Kv`] until the call's deadline. With a leader's lease the answer is there already, and neither a
 /// timer nor the executor is asked.
-async fn settle<T>(call: &Call, act: Act, mut answered: oneshot::Receiver<std::result::Result<T, kv::Error>>) -> Result<T> {
-    let outcome = match answered.try_recv() {
-        Ok(outcome) => outcome,
+async fn settle<T>(call: &Call, mut answered: oneshot::Receiver<T>) -> std::result::Result<T, kv::Error> {
+    match answered.try_recv() {
+        Ok(answer) => Ok(answer),
         // Gone without an answer: the threads below have stopped.
         Err(oneshot::error::TryRecvError::Closed) => Err(kv::Error::Shutdown),
         Err(oneshot::error::TryRecvError::Empty) => match within(call, answered).await {
-            Some(answer) => answer.unwrap_or(Err(kv::Error::Shutdown)),
+            Some(answer) => answer.map_err(|_| kv::Error::Shutdown),
             None => Err(kv::Error::Deadline),
         },
-    };
-    outcome.map_err(|source| Error::Region { act, source })
+    }
+}
+
+/// Tries again, for a while, what a full queue below refused: nothing was proposed then, and clients could do no better.
+struct Patience {
+    until: MonoTime,
+    pause: Duration,
+}
+
+impl Patience {
+    fn of(call: &Call) -> Patience {
+        Patience {
+            until: call.deadline.min(call.now + BUSY_WAIT_MAX),
+            pause: BUSY_PAUSE,
+        }
+    }
+
+    /// Waits when there is sense in another try; whether there is.
+    async fn again(&mut self, error: &kv::Error) -> bool {
+        if !matches!(error, kv::Error::Busy { .. }) || MonoTime::now() + self.pause > self.until {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause *= 2;
+        true
+    }
 }
 
 /// The output of `work`, or `None` when the call's deadline comes first.

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::api::{self, Value};
 use super::latch::Held;
 use super::read::check_batch;
-use super::{Act, Call, Error, Raw, Result, settle, within};
+use super::{Act, Call, Error, Patience, Raw, Result, settle, within};
 
 /// A compare-and-swap as the client asked for it.
 #[derive(Clone, Debug)]
@@ -148,14 +148,28 @@ impl Raw {
         })
     }
 
-    /// Replicates `changes`. The latches go with the write and are let go when it is answered, whether or not anyone waits.
+    /// Replicates `changes`. The latches go with the write and are let go when it is answered, whether or not anyone waits;
+    /// they come back only with a refusal after which the write is tried again.
     async fn write(&self, call: &Call, act: Act, changes: Vec<Modify>, held: Held) -> Result<()> {
-        let (answer, answered) = oneshot::channel();
-        let reply = move |outcome| {
-            drop(held);
-            drop(answer.send(outcome));
-        };
-        self.kv.write(&call.ctx, changes, call.deadline, Box::new(reply));
-        settle(call, act, answered).await
+        let mut patience = Patience::of(call);
+        let mut held = Some(held);
+        loop {
+            let (answer, answered) = oneshot::channel();
+            let mut latches = held.take();
+            let reply = move |outcome| {
+                latches = latches.filter(|_| matches!(outcome, Err(kv::Error::Busy { .. })));
+                drop(answer.send((outcome, latches)));
+            };
+            self.kv.write(&call.ctx, changes.clone(), call.deadline, Box::new(reply));
+            let source = match settle(call, answered).await {
+                Ok((Ok(()), _)) => return Ok(()),
+                Ok((Err(error), latches)) if patience.again(&error).await => {
+                    held = latches;
+                    continue;
+                }
+                Ok((Err(error), _)) | Err(error) => error,
+            };
+            return Err(Error::Region { act, source });
+        }
     }
 }

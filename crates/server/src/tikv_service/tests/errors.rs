@@ -659,3 +659,46 @@ async fn too_many_requests() {
     kv.release();
     assert!(third.await.expect("ends well").into_inner().not_found, "the place came free");
 }
+
+/// A full queue below is waited for inside the request, bounded; what is refused in the end is retried by every client.
+#[tokio::test]
+async fn full_queues() {
+    let store = Fixture::new(V1);
+    let busy = || kv::Error::Busy {
+        reason: "queue of region 1",
+    };
+    store.put("zz", "0").await;
+    for request in requests(&store.context_of(1), V1) {
+        store.kv.fail_next([busy(), busy()]);
+        assert_eq!(failure(store.unary(request).await), (None, String::new()));
+    }
+    store.kv.fail_next([busy(), busy()]);
+    let request = RawCasRequest {
+        context: store.context(),
+        key: text("zz"),
+        previous_value: text("0"),
+        value: text("1"),
+        ..Default::default()
+    };
+    let answer = store
+        .service
+        .raw_compare_and_swap(tonic::Request::new(request))
+        .await
+        .expect("ends well")
+        .into_inner();
+    assert!(answer.succeed, "{answer:?}");
+    for request in requests(&store.context_of(1), V1) {
+        store.kv.fail_next(std::iter::repeat_with(busy).take(4));
+        let context = Context {
+            max_execution_duration_ms: 12,
+            ..store.context_of(1)
+        };
+        let hurried = requests(&context, V1)
+            .into_iter()
+            .find(|other| std::mem::discriminant(other) == std::mem::discriminant(&request));
+        let (error, _) = failure(store.unary(hurried.expect("of each kind")).await);
+        assert!(error.is_some_and(|error| error.stale_command.is_some()));
+        // What is left of the failures must not meet the next request.
+        while failure(store.unary(request.clone()).await).0.is_some() {}
+    }
+}
