@@ -89,6 +89,11 @@ impl RawClient {
         &self.router.pd
     }
 
+    /// `key` in the form that region borders are written in.
+    pub fn border(&self, key: impl Into<Bytes>) -> Bytes {
+        self.router.form.border(&self.router.form.wire(key.into()))
+    }
+
     /// Value of `key`, `None` if there is none.
     pub async fn get(&self, key: impl Into<Bytes>) -> Result<Option<Bytes>, Error> {
         let key = self.router.form.wire(key.into());

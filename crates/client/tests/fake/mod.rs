@@ -36,6 +36,7 @@ pub struct Fake {
     /// The placement driver says that it does not lead.
     pub pd_follows: AtomicBool,
     pub requests: AtomicU64,
+    /// Puts and swaps that were carried out.
     pub writes: AtomicU64,
     pub batches: AtomicU64,
     ts: AtomicU64,
@@ -363,7 +364,6 @@ impl FakeStore {
             tokio::time::sleep(Duration::from_secs(3600)).await;
         }
         if writes {
-            self.fake.writes.fetch_add(1, Ordering::SeqCst);
             let broken = self
                 .fake
                 .break_after_write
@@ -400,7 +400,10 @@ impl FakeStore {
             };
         }
         let entered = self.enter(&request.context, &[&request.key]);
-        let done = entered.map(|mut state| drop(state.pairs.insert(request.key.clone(), request.value.clone())));
+        let done = entered.map(|mut state| {
+            self.fake.writes.fetch_add(1, Ordering::SeqCst);
+            state.pairs.insert(request.key.clone(), request.value.clone());
+        });
         kvrpcpb::RawPutResponse {
             region_error: done.err(),
             ..Default::default()
@@ -574,6 +577,7 @@ impl FakeStore {
                 };
             }
         };
+        self.fake.writes.fetch_add(1, Ordering::SeqCst);
         let previous = state.pairs.get(&request.key).cloned();
         let expected = (!request.previous_not_exist).then(|| request.previous_value.clone());
         let succeed = previous == expected;

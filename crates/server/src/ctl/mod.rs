@@ -1,9 +1,34 @@
-//! `ferrite ctl`: administration and data access from the command line, over the public wire.
+//! `ferrite ctl`: data access and a look into a running cluster from the command line, over the public wire.
+//!
+//! Data goes to standard output, a line each, for people or (`--json`) for programs; talk goes to standard error.
 
+mod data;
+mod inspect;
+mod output;
+mod text;
+
+use std::io::{self, Write};
 use std::process::ExitCode;
+
+use anyhow::Context;
+use base::Span;
+use client::{Api, ClientOptions, Hint, Keyspace, RawClient};
+
+use output::Output;
+use text::Form;
+
+const EXAMPLES: &str = r#"Examples:
+  ferrite ctl put greeting 'hello\nworld'    escapes \n \r \t \\ \xNN stand for bytes, in and out
+  ferrite ctl get greeting                   exit code 1 if it is not there
+  ferrite ctl scan --prefix user: --limit 10 --json
+  ferrite ctl store                          all stores; one by its id: ferrite ctl store 1
+  ferrite ctl region --key greeting          which region holds a key
+
+Exit codes: 0 done, 1 no (not found), 2 error."#;
 
 /// Look into a running cluster, read and write data.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Address of a placement driver, `host:port`; several parted by commas.
     #[arg(
@@ -14,6 +39,15 @@ pub struct Args {
         global = true
     )]
     pub pd_addr: String,
+    /// Keys belong to this keyspace of API V2: a name, or an id as a number. Without it keys are those of API V1.
+    #[arg(long, value_name = "NAME|ID", global = true)]
+    pub keyspace: Option<String>,
+    /// Time for one request, retries included.
+    #[arg(long, value_name = "SPAN", default_value = "5s", value_parser = str::parse::<Span>, global = true)]
+    pub timeout: Span,
+    /// Keys and values are hexadecimal, in and out.
+    #[arg(long, global = true)]
+    pub hex: bool,
     /// Print JSON, one object a line.
     #[arg(long, global = true)]
     pub json: bool,
@@ -22,9 +56,101 @@ pub struct Args {
 }
 
 #[derive(Debug, clap::Subcommand)]
-pub enum Command {}
+pub enum Command {
+    /// Print the value of a key; exit code 1 if there is none.
+    Get {
+        key: String,
+    },
+    /// Write a key.
+    Put {
+        key: String,
+        value: String,
+        /// Let it live so long, in whole seconds, such as 90s or 1h. The store must keep TTLs.
+        #[arg(long, value_name = "SPAN", value_parser = str::parse::<Span>)]
+        ttl: Option<Span>,
+    },
+    /// Remove a key, if it is there.
+    Del {
+        key: String,
+    },
+    Scan(data::ScanArgs),
+    /// List the stores, or show one.
+    Store {
+        id: Option<u64>,
+    },
+    Region(inspect::RegionArgs),
+    /// List the members of the placement driver.
+    Member,
+    /// Print a fresh timestamp.
+    Tso,
+}
 
 /// Runs one command: data to standard output, talk to standard error. The exit code tells 0 done, 1 no; an error becomes 2.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    match args.command {}
+    let mut out = Output::new(io::BufWriter::new(io::stdout()), args.json, Form::new(args.hex));
+    let client = connect(&args).await?;
+    let done = match args.command {
+        Command::Get { key } => data::get(&client, &mut out, &key).await,
+        Command::Put { key, value, ttl } => data::put(&client, &out, &key, &value, ttl).await,
+        Command::Del { key } => data::del(&client, &out, &key).await,
+        Command::Scan(scan) => data::scan(&client, &mut out, &scan).await,
+        Command::Store { id: None } => inspect::stores(&client, &mut out).await,
+        Command::Store { id: Some(id) } => inspect::store(&client, &mut out, id).await,
+        Command::Region(region) => inspect::regions(&client, &mut out, &region).await,
+        Command::Member => inspect::members(&client, &mut out).await,
+        Command::Tso => inspect::tso(&client, &mut out).await,
+    };
+    finish(done, out)
 }
+
+/// A reader that went away (`| head`) wants no more, which is no error.
+fn finish(done: anyhow::Result<bool>, mut out: Output<impl Write>) -> anyhow::Result<ExitCode> {
+    let done = done.and_then(|yes| Ok(out.flush().map(|()| yes)?));
+    match done {
+        Ok(true) => Ok(ExitCode::SUCCESS),
+        Ok(false) => Ok(ExitCode::from(1)),
+        Err(error) => match error.downcast_ref::<io::Error>() {
+            Some(broken) if broken.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+            Some(_) => Err(error).context("write to standard output"),
+            None => Err(advise(error)),
+        },
+    }
+}
+
+async fn connect(args: &Args) -> anyhow::Result<RawClient> {
+    let endpoints: Vec<&str> = args.pd_addr.split(',').map(str::trim).collect();
+    let keyspace = |text: &String| {
+        text.parse()
+            .map(Keyspace::Id)
+            .unwrap_or_else(|_| Keyspace::Name(text.clone()))
+    };
+    let api = args.keyspace.as_ref().map_or(Api::V1, |text| Api::V2(keyspace(text)));
+    // One request at a time gains nothing from a shared stream.
+    let options = ClientOptions {
+        api,
+        deadline: args.timeout.0,
+        batch_commands: false,
+        ..Default::default()
+    };
+    RawClient::connect(&endpoints, options)
+        .await
+        .map_err(|error| advise(error.into()))
+}
+
+/// Puts what to do before an error that does not say so itself.
+fn advise(error: anyhow::Error) -> anyhow::Error {
+    let Some(failed) = error.downcast_ref::<client::Error>() else {
+        return error;
+    };
+    match (failed, failed.hint()) {
+        (client::Error::PdUnreachable { .. } | client::Error::BadAddress { .. }, _) => error,
+        (_, Hint::Retry) => {
+            error.context("the cluster did not serve this in time; see `ferrite ctl store`, or give it longer with --timeout")
+        }
+        (_, Hint::Configuration) => error.context("check --pd-addr and --keyspace"),
+        (_, Hint::Undetermined | Hint::Refused) => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;
