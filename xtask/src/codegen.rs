@@ -132,7 +132,7 @@ fn wire_page(services: &[Service]) -> String {
         "# The wire\n\n\
          <!-- Made from crates/proto/proto by `cargo xtask codegen`; change the .proto files instead. -->\n\n\
          Every service whose messages Ferrite knows. An RPC that is known but not served yet answers `UNIMPLEMENTED`, on which clients\n\
-         fall back; [ARCHITECTURE.md](../ARCHITECTURE.md) tells which are served. `stream` marks a side that sends many messages.\n",
+         fall back; [README.md](../README.md) tells what is served. `stream` marks a side that sends many messages.\n",
     );
     for service in services {
         let _ = write!(

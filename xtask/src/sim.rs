@@ -41,7 +41,9 @@ pub fn run(args: &Args) -> Result<bool> {
 
 /// Builds the simulator and runs it.
 pub fn stage(profile: Profile, arguments: &[&str]) -> Result<Outcome> {
-    stage::must(&mut workspace::build(profile, &["ferrite-sim"]))?;
+    let mut build = workspace::build(profile, &[]);
+    // Over the whole workspace, so that dependencies have the features with which the tests built them and are not built again.
+    stage::must(build.args(["--workspace", "--bin", "ferrite-sim"]))?;
     let binary = workspace::binary(profile, "ferrite-sim");
     stage::run(
         std::process::Command::new(binary)

@@ -1,3 +1,5 @@
+//! Options of the engine.
+
 use base::ByteSize;
 use serde::{Deserialize, Serialize};
 
