@@ -16,6 +16,8 @@ pub mod keys;
 pub mod kv;
 mod memory;
 mod metrics;
+#[cfg(feature = "rocksdb")]
+mod rocksdb;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ use std::{fmt, io};
 
 use bytes::Bytes;
 
+#[cfg(feature = "rocksdb")]
+pub use self::rocksdb::RocksEngine;
 pub use fjall::{Compression, EngineConfig, FjallEngine};
 pub use memory::{Fault, MemEngine};
 
