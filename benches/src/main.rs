@@ -3,6 +3,7 @@
 //! Each ends with a line per goal and exits 1 if one is missed, 2 if it could not be measured.
 
 mod demo;
+mod engine;
 mod kv;
 mod report;
 
@@ -13,6 +14,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "ferrite-bench", version, about = "Whole-system benchmarks of Ferrite")]
 enum Bench {
+    /// Each engine alone: loads, synced batches, gets, seeks, scans, memory, disk.
+    Engine(engine::Args),
     /// Start, idle size, put and get under load and fail-over, beside a bare echo, etcd and the disk's floor.
     Kv(kv::Args),
     Demo(demo::Args),
@@ -23,6 +26,7 @@ enum Bench {
 
 fn main() -> ExitCode {
     let done = match Bench::parse() {
+        Bench::Engine(args) => engine::run(&args),
         Bench::Kv(args) => kv::run(&args),
         Bench::Demo(args) => demo::run(&args).map(|()| true),
         Bench::Echo(args) => kv::echo::serve(&args).map(|()| true),
