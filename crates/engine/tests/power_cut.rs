@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::small;
-use engine::FjallEngine;
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use engine::{Batch, Cf, Engine, Error, FjallEngine};
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 
 /// Not a test: the process whose disk loses power.
 #[test]
@@ -57,6 +57,58 @@ fn power_cut_leaves_a_prefix() {
         held = found;
     }
     assert!(held > 100, "only {held} batches: the test tests nothing");
+}
+
+#[test]
+fn full_disk_refuses_writes_until_there_is_room() {
+    let Some(disk) = Disk::create() else {
+        println!("skipped: needs root, mkfs.ext4 and loop devices");
+        return;
+    };
+    let ballast = disk.mount.join("ballast");
+    let ballast_file = File::create(&ballast).unwrap();
+    rustix::fs::fallocate(&ballast_file, rustix::fs::FallocateFlags::empty(), 0, 170 << 20).unwrap();
+    let engine = FjallEngine::open(&disk.data(), &small()).unwrap();
+    let put = |number: u64| {
+        let mut batch = Batch::new();
+        let mut random = StdRng::seed_from_u64(number);
+        let mut value = vec![0; 8000]; // does not compress
+        random.fill_bytes(&mut value);
+        batch.put(Cf::Default, number.to_be_bytes().to_vec(), value);
+        engine.write(batch)
+    };
+    let mut held = 0;
+    let error = loop {
+        match put(held) {
+            Ok(()) => held += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::DiskFull { .. }), "after {held} batches: {error:?}");
+    assert!(held > 1000, "full after {held} batches");
+    for number in (0..held).step_by(101) {
+        assert!(
+            engine.get(Cf::Default, &number.to_be_bytes()).unwrap().is_some(),
+            "{number} is not readable on a full disk"
+        );
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    drop(ballast_file);
+    let deadline = base::MonoTime::now() + std::time::Duration::from_secs(20);
+    while let Err(error) = put(held) {
+        assert!(matches!(error, Error::DiskFull { .. }), "{error:?}");
+        assert!(base::MonoTime::now() < deadline, "still refused although there is room");
+        std::thread::yield_now();
+    }
+    engine.sync().unwrap();
+    drop(engine);
+    let engine = FjallEngine::open(&disk.data(), &small()).unwrap();
+    for number in 0..=held {
+        assert!(
+            engine.get(Cf::Default, &number.to_be_bytes()).unwrap().is_some(),
+            "{number} of {held} is lost"
+        );
+    }
 }
 
 /// An ext4 file system in a file.

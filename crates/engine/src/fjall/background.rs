@@ -23,6 +23,12 @@ const RUNS_MAX: usize = 24;
 /// has to wait for, and sharp estimates of sizes.
 const TABLE_BYTES_MAX: u64 = 32 << 20;
 
+/// Room on the disk that tables leave to the log and to others.
+const SPARE_BYTES: u64 = 4 << 20;
+
+/// Room that a compaction of a large family wants at most.
+const COMPACTION_BYTES_MAX: u64 = 1 << 30;
+
 /// Pause before a flush or compaction is tried again on a full disk.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -58,6 +64,8 @@ struct Sealed {
     last: u64,
     /// Last segment of the log that they need.
     segment: u64,
+    /// Their size, and about that of the tables at most.
+    bytes: u64,
 }
 
 impl Background {
@@ -167,10 +175,11 @@ impl Core {
             tree.rotate_memtable();
         }
         front.memtables = self.trees.each_ref().map(|tree| tree.active_memtable());
-        front.bytes = 0;
+        let bytes = std::mem::take(&mut front.bytes);
         Ok(Sealed {
             last: front.log.last(),
             segment,
+            bytes,
         })
     }
 
@@ -191,9 +200,24 @@ impl Core {
         }
     }
 
+    /// A full disk before the attempt: `lsm-tree` leaves half-written tables behind when it meets one, and each try would eat what
+    /// somebody had freed.
+    fn check_space(&self, wanted: u64) -> Result<()> {
+        let space = rustix::fs::statvfs(&self.dir).map_err(|e| Error::from_io("ask for free space", &self.dir, e.into()))?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free >= wanted + SPARE_BYTES {
+            Ok(())
+        } else {
+            Err(Error::DiskFull {
+                dir: self.dir.display().to_string(),
+            })
+        }
+    }
+
     /// Makes tables of the sealed memtables. The order of these steps is what the proof in the module's head rests on.
     fn flush(&self, sealed: Sealed) -> Result<()> {
         let _timer = metrics::FLUSH_SECONDS.start_timer();
+        self.check_space(sealed.bytes)?;
         self.log.sync(sealed.last, &self.front)?;
         for tree in &self.trees {
             let lock = tree.get_flush_lock();
@@ -279,6 +303,7 @@ impl Core {
                 if self.background.state.lock().stop {
                     return Ok(());
                 }
+                self.check_space(tree.disk_space().min(COMPACTION_BYTES_MAX))?;
                 let before = tree.current_version().id();
                 let oldest = self.readers.oldest(&self.visible);
                 tree.compact(strategy.clone(), oldest)

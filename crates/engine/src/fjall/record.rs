@@ -214,6 +214,10 @@ mod tests {
     }
 
     const KEY: u32 = 0xfeed;
+    const GOLDEN: &str = concat!(
+        "464c523107853e4008000000110779da0900000000000000070000000000000005000000000000000300000000000000",
+        "0101016b7683016c",
+    );
 
     #[test]
     fn round_trip() {
@@ -229,6 +233,26 @@ mod tests {
         assert!(mark.is_mark() && mark.head.synced == 9);
         assert_eq!(scan_heads(KEY, &bytes).count(), 2);
         assert!(decode(KEY + 1, &bytes[6..]).is_none(), "another directory's record");
+    }
+
+    /// Logs of released versions must stay readable: these bytes are drawn in `docs/format.md`.
+    #[test]
+    fn golden() {
+        let mut bytes = Vec::new();
+        let ops = [
+            Op::Put {
+                cf: Cf::Lock,
+                key: "k".into(),
+                value: "v".into(),
+            },
+            Op::Delete {
+                cf: Cf::Local,
+                key: "l".into(),
+            },
+        ];
+        encode(KEY, Head::new(9, 7, 5, 3), &ops, &mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, GOLDEN);
     }
 
     #[test]
