@@ -21,7 +21,7 @@ impl Delegate {
     /// Whether a read that arrived before `now` was read may be served from the engine as it is after this call: then every
     /// write acknowledged before the read arrived is in it. `None`: the peer must say.
     pub fn try_read(&self, ctx: &Context, now: MonoTime) -> Option<Result<(), Error>> {
-        if !self.lease.holds(now) || ctx.term > self.term {
+        if !self.lease.holds(now) || !self.lease.is_current() || ctx.term > self.term {
             return None;
         }
         Some(crate::region::check_context(&self.region, self.peer, ctx))

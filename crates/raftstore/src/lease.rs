@@ -6,7 +6,7 @@
 //! transfer holds no lease again in that term.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::MonoTime;
@@ -15,6 +15,9 @@ use base::MonoTime;
 #[derive(Clone, Debug, Default)]
 pub struct LeaseEnd {
     end: Arc<AtomicU64>,
+    /// Set while entries are committed that this leader has not applied. A follower may have, and may have shown them to a reader:
+    /// who reads here after that must find them too.
+    behind: Arc<AtomicBool>,
     /// Time of the last tick: what the planted bug takes for now.
     ticked: Arc<AtomicU64>,
 }
@@ -29,6 +32,15 @@ impl LeaseEnd {
             now.0
         };
         now < self.end.load(Ordering::Acquire)
+    }
+
+    /// Whether the leader has applied all that it knows to be committed, so that what the engine holds is the latest.
+    pub fn is_current(&self) -> bool {
+        !self.behind.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_behind(&self, behind: bool) {
+        self.behind.store(behind, Ordering::Release);
     }
 
     pub(crate) fn on_tick(&self, now: MonoTime) {

@@ -135,6 +135,11 @@ pub(crate) fn is_vote_request(kind: u32) -> bool {
     kind == MsgRequestVote as u32 || kind == MsgRequestPreVote as u32
 }
 
+/// Whether a message of this kind makes its receiver stand for election at once.
+pub(crate) fn starts_campaign(kind: u32) -> bool {
+    kind == eraftpb::MessageType::MsgTimeoutNow as u32
+}
+
 /// Whether a store without the region may create a peer for a message of this kind.
 pub(crate) fn may_create_peer(message: &wire::RaftMessage) -> bool {
     use eraftpb::MessageType::{MsgHeartbeat, MsgSnapshot};

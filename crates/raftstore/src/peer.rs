@@ -237,6 +237,7 @@ impl Peer {
         let election = config.election_ticks;
         let (election_min, election_max) = (election, election + election / 2 + 1);
         let election_draw = rng.random_range(election_min..election_max);
+        let reads = read::Reads::new(peer.id, rng.random());
         let restarted = log.hard_state().term > 0;
         let votes_from = if restarted {
             now + config.tick.0 * election
@@ -254,7 +255,9 @@ impl Peer {
             max_inflight_msgs: config.inflight_max as usize,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // The crate's own batching would join entries to an empty probe for another place of the log, whose answer then
+            // acknowledges entries that the follower never got.
+            batch_append: false,
             max_uncommitted_size: 8 * config.entry_max.0,
             max_committed_size_per_ready: 16 << 20,
             ..Default::default()
@@ -282,7 +285,7 @@ impl Peer {
             log_bytes: 0,
             gather: propose::Gather::default(),
             proposals: VecDeque::new(),
-            reads: read::Reads::default(),
+            reads,
             unpersisted: VecDeque::new(),
             incoming: None,
             generating: false,
@@ -300,6 +303,8 @@ impl Peer {
         self.flush_writes(now, &mut fx);
         self.flush_reads(now, &mut fx);
         self.collect_ready(now, &mut fx);
+        // Before followers can hear of what this step committed.
+        self.lease.end().set_behind(self.is_behind());
         fx
     }
 
@@ -319,8 +324,7 @@ impl Peer {
             Event::Read { ctx, reply } => self.on_read(now, ctx, reply, fx),
             Event::ConfChange { epoch, changes, reply } => self.on_conf_change(now, epoch, changes, reply, fx),
             Event::TransferLeader { to, reply } => self.on_transfer_leader(to, reply, fx),
-            // Refused by the crate only while a change of membership waits to be applied: then the timeout comes anyway.
-            Event::Campaign => drop(self.node.campaign()),
+            Event::Campaign => self.on_campaign(),
             Event::Persisted { ready } => self.on_persisted(ready, fx),
             Event::Applied(applied) => self.on_applied(now, applied, fx),
             Event::Fetched { fetch, entries } => self.on_fetched(fetch, entries),
@@ -337,6 +341,19 @@ impl Peer {
         }
     }
 
+    fn on_campaign(&mut self) {
+        if self.node.raft.promotable() && !self.is_installing() {
+            // Refused by the crate only while a change of membership waits to be applied: then the timeout comes anyway.
+            drop(self.node.campaign());
+        }
+    }
+
+    /// Whether a raft snapshot took the place of the log, but not of the data yet. Meanwhile the crate must not campaign: it would
+    /// look for entries between the two.
+    fn is_installing(&self) -> bool {
+        self.applied.index < self.node.store().truncated().index
+    }
+
     fn on_message(&mut self, now: MonoTime, mut message: RaftMessage) {
         let Some(from) = message.from.clone() else { return };
         self.heard.insert(from.id, now);
@@ -344,6 +361,9 @@ impl Peer {
             self.known.insert(from.id, from);
         }
         if crate::message::is_vote_request(message.kind) && self.must_withhold_vote(now) {
+            return;
+        }
+        if crate::message::starts_campaign(message.kind) && self.is_installing() {
             return;
         }
         if crate::message::is_snapshot(&message) && !self.admit_snapshot(&mut message) {
@@ -420,6 +440,11 @@ impl Peer {
             region: self.region_id(),
             leader,
         }
+    }
+
+    /// Whether entries are committed that are not applied here.
+    fn is_behind(&self) -> bool {
+        self.applied.index < self.committed_index()
     }
 
     /// Whether this leader applied an entry of its own term, and so all that was acknowledged before it.

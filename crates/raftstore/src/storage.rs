@@ -235,6 +235,11 @@ impl LogCache {
         self.snapshot = Some(snapshot);
     }
 
+    /// The raft snapshot at hand must not be sent any more.
+    pub(crate) fn drop_snapshot(&mut self) {
+        self.snapshot = None;
+    }
+
     pub(crate) fn set_conf_state(&mut self, conf_state: ConfState) {
         self.conf_state = conf_state;
     }

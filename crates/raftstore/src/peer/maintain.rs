@@ -18,7 +18,9 @@ impl Peer {
         let was = (self.node.raft.state, self.node.raft.term);
         // The crate draws the wait from a source of its own; ours comes from the seed.
         self.node.raft.set_randomized_election_timeout(self.election_draw as usize);
-        self.node.tick();
+        if !self.is_installing() {
+            self.node.tick();
+        }
         let campaigns = matches!(self.node.raft.state, StateRole::PreCandidate | StateRole::Candidate);
         if campaigns && was != (self.node.raft.state, self.node.raft.term) {
             let election = self.config.election_ticks;

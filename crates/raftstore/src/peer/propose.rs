@@ -14,6 +14,8 @@ pub(super) struct Gather {
     changes: Vec<Modify>,
     replies: Vec<Reply<()>>,
     bytes: usize,
+    /// Term of the leadership under which they were checked.
+    term: u64,
 }
 
 /// Entries are not grown beyond this by gathering: a larger one delays the first writer for the last.
@@ -33,9 +35,10 @@ impl Peer {
             Ok(bytes) => bytes,
             Err(error) => return fx.answers.push((reply, Err(error))),
         };
-        if self.gather.bytes + bytes > GATHER_BYTES {
+        if self.gather.bytes + bytes > GATHER_BYTES || self.gather.term != self.term() {
             self.flush_writes(now, fx);
         }
+        self.gather.term = self.term();
         self.gather.bytes += bytes;
         self.gather.changes.extend(changes);
         self.gather.replies.push(reply);
@@ -76,7 +79,16 @@ impl Peer {
         if self.gather.replies.is_empty() {
             return;
         }
-        let Gather { changes, replies, .. } = std::mem::take(&mut self.gather);
+        let Gather {
+            changes, replies, term, ..
+        } = std::mem::take(&mut self.gather);
+        // A message of this step may have ended the leadership under which they were checked. The crate would forward them.
+        if !self.is_leader() || self.term() != term {
+            let error = self.not_leader();
+            fx.answers
+                .extend(replies.into_iter().map(|reply| (reply, Err(error.clone()))));
+            return;
+        }
         let data = command::encode_changes(region::epoch(&self.region), changes);
         match self.node.propose(Vec::new(), data) {
             Ok(()) => self.note_proposal(now, replies, None),

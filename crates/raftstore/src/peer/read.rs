@@ -24,11 +24,48 @@ struct Round {
 #[derive(Default)]
 pub(super) struct Reads {
     next_id: u64,
+    /// Tells this peer's life from all others in the contexts of its rounds: the leader, and answers that come late, know a round
+    /// by nothing else.
+    life: (u64, u64),
     /// Of this step; they will share a read index.
     new: Vec<Waiting>,
     /// For a leader that has not yet applied an entry of its term.
     before_term: Vec<Waiting>,
     rounds: VecDeque<Round>,
+}
+
+impl Reads {
+    /// `draw` must differ at each start of the peer.
+    pub fn new(peer: u64, draw: u64) -> Reads {
+        Reads {
+            life: (peer, draw),
+            ..Reads::default()
+        }
+    }
+
+    fn begin(&mut self, asked: MonoTime, replies: Vec<Waiting>) -> &mut Round {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.rounds.push_back(Round {
+            id,
+            asked,
+            ticks: 0,
+            replies,
+            index: None,
+        });
+        self.rounds.back_mut().expect("just pushed")
+    }
+
+    /// What a round is called on the wire: unique over peers and their lives.
+    fn context(&self, id: u64) -> Vec<u8> {
+        [self.life.0, self.life.1, id].map(u64::to_be_bytes).concat()
+    }
+
+    /// The round of this context, if it is one of this life.
+    fn round_id(&self, context: &[u8]) -> Option<u64> {
+        let id = u64::from_be_bytes(*context.last_chunk()?);
+        (self.context(id) == context).then_some(id)
+    }
 }
 
 impl Peer {
@@ -43,7 +80,7 @@ impl Peer {
             return self.reads.before_term.push(reply);
         }
         if self.lease.end().holds(now) {
-            return self.serve(reply, fx);
+            return self.serve_committed(now, reply, fx);
         }
         self.reads.new.push(reply);
     }
@@ -68,6 +105,15 @@ impl Peer {
         crate::region::check_context(&self.region, self.peer_id(), ctx)
     }
 
+    /// Serves under the lease, once all is applied that is committed by now.
+    fn serve_committed(&mut self, now: MonoTime, reply: Waiting, fx: &mut Effects) {
+        if !self.is_behind() {
+            return self.serve(reply, fx);
+        }
+        let round = self.reads.begin(now, vec![reply]);
+        round.index = Some(self.node.raft.raft_log.committed);
+    }
+
     fn serve(&self, reply: Waiting, fx: &mut Effects) {
         fx.serve.push(ServeRead {
             region: self.region.clone(),
@@ -90,23 +136,13 @@ impl Peer {
             replies.into_iter().for_each(|reply| self.serve(reply, fx));
             return;
         }
-        let id = self.reads.next_id;
-        self.reads.next_id += 1;
-        self.reads.rounds.push_back(Round {
-            id,
-            asked: now,
-            ticks: 0,
-            replies,
-            index: None,
-        });
-        self.node.read_index(id.to_be_bytes().to_vec());
+        let id = self.reads.begin(now, replies).id;
+        self.node.read_index(self.reads.context(id));
     }
 
     /// A quorum confirmed that nothing beyond `index` was acknowledged when the round was asked.
     pub(super) fn on_read_index(&mut self, context: &[u8], index: u64) {
-        let Ok(id) = context.try_into().map(u64::from_be_bytes) else {
-            return;
-        };
+        let Some(id) = self.reads.round_id(context) else { return };
         for round in self.reads.rounds.iter_mut().filter(|round| round.id == id) {
             round.index = Some(index);
             self.lease.renew(round.asked);
@@ -167,7 +203,7 @@ impl Peer {
             false
         });
         for id in again {
-            self.node.read_index(id.to_be_bytes().to_vec());
+            self.node.read_index(self.reads.context(id));
         }
     }
 

@@ -241,6 +241,8 @@ impl Peer {
     }
 
     fn on_membership_changed(&mut self, now: MonoTime, fx: &mut Effects) {
+        self.generated = None;
+        self.node.mut_store().drop_snapshot();
         self.known
             .retain(|id, _| region::peer_of(&self.region, PeerId(*id)).is_none());
         match region::peer_of(&self.region, self.peer_id()) {
@@ -295,7 +297,11 @@ impl Peer {
 
     pub(super) fn on_generated(&mut self, generated: Option<Generated>) {
         self.generating = false;
-        let Some(generated) = generated else { return };
+        // A snapshot of another membership may not list the peer that needs it, which then refuses it for ever.
+        let Some(generated) = generated.filter(|generated| region::epoch(&generated.region) == region::epoch(&self.region))
+        else {
+            return;
+        };
         let mut snapshot = eraftpb::Snapshot::default();
         let meta = snapshot.mut_metadata();
         (meta.index, meta.term) = (generated.key.position.index, generated.key.position.term);
