@@ -167,8 +167,8 @@ fn bounded_queue(file: &File) -> Vec<Fault> {
     commented(
         file,
         |line| makers.iter().any(|maker| line.contains(maker)),
-        &["ounded by"],
-        "no `bounded by` comment above",
+        &["ounded by", "bounds it", "at most"],
+        "no comment says what bounds it",
     )
 }
 

@@ -479,7 +479,7 @@ async fn batches_with_times_to_live() {
                     ..Default::default()
                 })
                 .to_vec();
-            #[allow(deprecated)]
+            #[allow(deprecated)] // older clients still send the one `ttl` for all
             let request = RawBatchPutRequest {
                 context: store.context(),
                 pairs,
