@@ -1,0 +1,571 @@
+//! The placement driver as a state machine.
+//!
+//! Requests that change the replicated state become proposals; their answers wait until the log gives the command back. Timestamps and
+//! ids come out of reserves that were replicated ahead, so that most of them wait for nothing. All else is answered at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::Arc;
+
+use base::{MonoTime, PeerId, RegionId, StoreId, WallTime};
+use proto::ferrite_pd as record;
+use proto::ferrite_pd::command::Kind as Command;
+use proto::metapb::Store;
+use proto::pdpb::StoreStats;
+
+use crate::log::{LogEvent, Proposal, ProposalId};
+use crate::operator::{self, Candidate, Operator, Operators};
+use crate::planted::{self, Bug};
+use crate::regions::{Directory, KeyRange, Lookup, RegionInfo};
+use crate::request::{Reply, Request};
+use crate::state::{State, is_tombstone};
+use crate::stores::{Beats, StoreView};
+use crate::tso::{self, Tso};
+use crate::{Error, MemberId};
+
+/// Ids reserved at a time: few enough that restarts waste little, enough that the log seldom waits.
+const ID_RESERVE: u64 = 100;
+/// Ids are reserved anew when fewer are left.
+const ID_LEFT_MIN: u64 = 10;
+/// Ids that one request may take.
+pub const ID_COUNT_MAX: u64 = 1 << 20;
+
+/// What happens to the machine. `T` stands for whoever asked: the shell finds the asker by it.
+#[derive(Debug)]
+pub enum Event<T> {
+    Request(T, Request),
+    Log(LogEvent),
+}
+
+/// What the shell must do.
+#[derive(Debug)]
+#[must_use] // dropping an effect loses a command or a reply
+pub struct Effects<T> {
+    /// For the log, in this order.
+    pub propose: Vec<Proposal>,
+    /// May leave at once.
+    pub reply: Vec<(T, Result<Reply, Error>)>,
+}
+
+impl<T> Default for Effects<T> {
+    fn default() -> Effects<T> {
+        Effects {
+            propose: Vec::new(),
+            reply: Vec::new(),
+        }
+    }
+}
+
+/// Who this member is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options {
+    /// Names the member for good: over restarts it is found again by it.
+    pub name: String,
+    /// With scheme; clients dial these.
+    pub client_urls: Vec<String>,
+    pub peer_urls: Vec<String>,
+    /// Random and not zero; used if no cluster is there yet.
+    pub cluster_id_if_new: u64,
+    /// Random and not zero; used if no member of this name is known.
+    pub member_id_if_new: u64,
+    /// Peers that each region should have; used if no cluster is there yet.
+    pub max_peer_count_if_new: u32,
+}
+
+/// See the module.
+pub struct Machine<T> {
+    member: record::Member,
+    /// Makes the cluster if there is none.
+    init: record::Init,
+    state: State,
+    /// Index of the last command in `state`.
+    applied: u64,
+    leads: bool,
+    regions: Directory,
+    beats: Beats,
+    operators: Operators,
+    tso: Tso,
+    tso_waiting: VecDeque<(T, u32)>,
+    ids: Range<u64>,
+    ids_waiting: VecDeque<(T, u64)>,
+    ids_on_their_way: bool,
+    proposals: u64,
+    /// Who waits for which proposal.
+    waiting: BTreeMap<ProposalId, T>,
+}
+
+impl<T> Machine<T> {
+    /// A machine whose log goes on after `applied`, the last command in `state`.
+    pub fn new(options: Options, state: State, applied: u64) -> Machine<T> {
+        let Options {
+            cluster_id_if_new: cluster,
+            member_id_if_new: member,
+            ..
+        } = options;
+        assert!(
+            cluster != 0 && member != 0,
+            "ids of zero stand for none: cluster {cluster}, member {member}"
+        );
+        let known = state.members.values().find(|member| member.name == options.name);
+        let member = record::Member {
+            id: known.map_or(options.member_id_if_new, |member| member.id),
+            name: options.name,
+            peer_urls: options.peer_urls,
+            client_urls: options.client_urls,
+        };
+        let tso = Tso::new(state.tso_bound_ms);
+        let regions = first_regions(&state);
+        Machine {
+            member,
+            init: record::Init {
+                cluster_id: options.cluster_id_if_new,
+                max_peer_count: options.max_peer_count_if_new,
+                ..record::Init::default()
+            },
+            state,
+            applied,
+            leads: false,
+            regions,
+            beats: Beats::default(),
+            operators: Operators::default(),
+            tso,
+            tso_waiting: VecDeque::new(),
+            ids: 0..0,
+            ids_waiting: VecDeque::new(),
+            ids_on_their_way: false,
+            proposals: 0,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Index of the last command in [`Machine::state`].
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Whether this member leads a cluster that has its id, and so can answer.
+    pub fn is_ready(&self) -> bool {
+        self.leads && self.state.cluster.is_some() && self.state.members.contains_key(&MemberId(self.member.id))
+    }
+
+    /// Handles events in order. The same state, times and events give the same effects. Touches no disk, socket or clock.
+    pub fn step(&mut self, now: MonoTime, wall: WallTime, events: impl IntoIterator<Item = Event<T>>) -> Effects<T> {
+        let mut effects = Effects::default();
+        for event in events {
+            match event {
+                Event::Request(token, request) => self.on_request(now, wall, token, request, &mut effects),
+                Event::Log(LogEvent::Committed {
+                    index,
+                    proposal,
+                    command,
+                }) => {
+                    self.on_committed(wall, index, proposal, &command, &mut effects);
+                }
+                Event::Log(LogEvent::Leads) => self.on_leads(now, wall, &mut effects),
+                Event::Log(LogEvent::Follows) => self.on_follows(&mut effects),
+            }
+        }
+        self.maybe_reserve(&mut effects);
+        effects
+    }
+
+    /// Gives up everybody who waits; nobody else will answer them.
+    pub fn take_waiting(&mut self) -> Vec<T> {
+        let proposed = std::mem::take(&mut self.waiting).into_values();
+        let tso = self.tso_waiting.drain(..).map(|(token, _)| token);
+        let ids = self.ids_waiting.drain(..).map(|(token, _)| token);
+        proposed.chain(tso).chain(ids).collect()
+    }
+
+    fn on_request(&mut self, now: MonoTime, wall: WallTime, token: T, request: Request, effects: &mut Effects<T>) {
+        if !self.is_ready() {
+            return effects.reply.push((token, Err(Error::NotLeader)));
+        }
+        match request {
+            Request::Tso { count } => self.on_tso(wall, token, count, effects),
+            Request::AllocIds { count } => self.on_alloc_ids(token, count, effects),
+            request => match self.command(wall, request) {
+                Ok(command) => self.propose(command, Some(token), effects),
+                Err(query) => {
+                    let reply = self.answer(now, wall, query);
+                    effects.reply.push((token, reply));
+                }
+            },
+        }
+    }
+
+    /// The command that a request asks for, or the request itself if it changes nothing that is replicated.
+    fn command(&self, wall: WallTime, request: Request) -> Result<Command, Request> {
+        let now_seconds = wall.seconds();
+        Ok(match request {
+            Request::Bootstrap { store, regions } => Command::Bootstrap(record::Bootstrap {
+                store: Some(store),
+                regions,
+            }),
+            Request::PutStore(store) => Command::PutStore(record::PutStore { store: Some(store) }),
+            Request::PutMaxPeerCount(max_peer_count) if self.state.is_bootstrapped() && max_peer_count > 0 => {
+                Command::PutClusterConfig(record::PutClusterConfig { max_peer_count })
+            }
+            Request::UpdateGcSafePoint(target) if self.state.is_bootstrapped() => {
+                Command::UpdateGcSafePoint(record::UpdateGcSafePoint {
+                    target: target.0,
+                    now_seconds,
+                })
+            }
+            Request::PutServiceSafePoint {
+                service,
+                ts,
+                ttl_seconds,
+            } if self.state.is_bootstrapped() => {
+                let expires_at_seconds = expiry(now_seconds, ttl_seconds);
+                let pin = record::Pin {
+                    name: service,
+                    ts: ts.0,
+                    expires_at_seconds,
+                };
+                Command::PutServiceSafePoint(record::PutServiceSafePoint {
+                    pin: Some(pin),
+                    drop: ttl_seconds <= 0,
+                    now_seconds,
+                })
+            }
+            Request::AdvanceGcSafePoint(target) if self.state.is_bootstrapped() => {
+                Command::AdvanceGcSafePoint(record::AdvanceGcSafePoint { target: target.0 })
+            }
+            Request::AdvanceTxnSafePoint(target) if self.state.is_bootstrapped() => {
+                Command::AdvanceTxnSafePoint(record::AdvanceTxnSafePoint {
+                    target: target.0,
+                    now_seconds,
+                })
+            }
+            Request::PutPin { name, ts, ttl_seconds } if self.state.is_bootstrapped() && ttl_seconds > 0 => {
+                let pin = record::Pin {
+                    name,
+                    ts: ts.0,
+                    expires_at_seconds: expiry(now_seconds, ttl_seconds),
+                };
+                Command::PutPin(record::PutPin {
+                    pin: Some(pin),
+                    now_seconds,
+                })
+            }
+            Request::DropPin { name } if self.state.is_bootstrapped() => Command::DropPin(record::DropPin { name, now_seconds }),
+            request => return Err(request),
+        })
+    }
+
+    fn answer(&mut self, now: MonoTime, wall: WallTime, query: Request) -> Result<Reply, Error> {
+        match query {
+            Request::Members => return Ok(self.members()),
+            Request::IsBootstrapped => return Ok(Reply::Bootstrapped(self.state.is_bootstrapped())),
+            _ if !self.state.is_bootstrapped() => return Err(Error::NotBootstrapped),
+            _ => {}
+        }
+        match query {
+            Request::Store(id) => self.store(id).map(|store| Reply::Store(Box::new(self.view(now, store)))),
+            Request::AllStores => Ok(Reply::Stores(
+                self.state.stores.values().map(|store| self.view(now, store)).collect(),
+            )),
+            Request::StoreHeartbeat(stats) => self.on_store_heartbeat(now, wall, stats),
+            Request::RegionHeartbeat(info) => self.on_region_heartbeat(now, info),
+            Request::Regions(lookups) => Ok(Reply::Regions(
+                lookups.iter().map(|lookup| self.regions.get(lookup).cloned()).collect(),
+            )),
+            Request::Scan { ranges, limit, no_gaps } => self.scan(&ranges, limit.unwrap_or(usize::MAX), no_gaps),
+            Request::MaxPeerCount => Ok(Reply::MaxPeerCount(self.state.max_peer_count)),
+            Request::PutMaxPeerCount(_) => Err(Error::Invalid {
+                reason: "a region needs at least one peer".to_owned(),
+            }),
+            Request::GcSafePoint => Ok(Reply::SafePoint(self.state.gc.gc_safe_point)),
+            Request::GcState => Ok(self.gc_state(wall)),
+            Request::PutPin { .. } => Err(Error::Invalid {
+                reason: "a barrier needs a time to live above zero".to_owned(),
+            }),
+            Request::Tso { .. }
+            | Request::AllocIds { .. }
+            | Request::Members
+            | Request::IsBootstrapped
+            | Request::Bootstrap { .. }
+            | Request::PutStore(_)
+            | Request::UpdateGcSafePoint(_)
+            | Request::AdvanceGcSafePoint(_)
+            | Request::AdvanceTxnSafePoint(_)
+            | Request::DropPin { .. }
+            | Request::PutServiceSafePoint { .. } => unreachable!("answered before, or proposed"),
+        }
+    }
+
+    fn members(&self) -> Reply {
+        Reply::Members {
+            all: self.state.members.values().cloned().collect(),
+            leader: MemberId(self.member.id),
+        }
+    }
+
+    fn gc_state(&self, wall: WallTime) -> Reply {
+        let gc = &self.state.gc;
+        let now_seconds = wall.seconds();
+        let pins = gc.living_pins(now_seconds).cloned().collect();
+        Reply::GcState {
+            gc_safe_point: gc.gc_safe_point,
+            txn_safe_point: gc.txn_safe_point,
+            pins,
+            now_seconds,
+        }
+    }
+
+    fn store(&self, id: StoreId) -> Result<&Store, Error> {
+        self.state.stores.get(&id).ok_or(Error::StoreNotFound { store: id })
+    }
+
+    /// A store that may speak: known, and not taken out.
+    fn living_store(&self, id: StoreId) -> Result<&Store, Error> {
+        let store = self.store(id)?;
+        if is_tombstone(store) {
+            Err(Error::StoreTombstone { store: id })
+        } else {
+            Ok(store)
+        }
+    }
+
+    fn view(&self, now: MonoTime, store: &Store) -> StoreView {
+        self.beats.view(now, store, self.regions.load(StoreId(store.id)))
+    }
+
+    fn on_store_heartbeat(&mut self, now: MonoTime, wall: WallTime, stats: StoreStats) -> Result<Reply, Error> {
+        self.living_store(StoreId(stats.store_id))?;
+        self.beats.put(now, wall, stats);
+        Ok(Reply::Done)
+    }
+
+    fn on_region_heartbeat(&mut self, now: MonoTime, info: RegionInfo) -> Result<Reply, Error> {
+        self.living_store(StoreId(info.leader.store_id))?;
+        let id = info.id();
+        self.regions.put(info)?;
+        Ok(Reply::Operator(self.operator(now, id)))
+    }
+
+    fn scan(&self, ranges: &[KeyRange], limit: usize, no_gaps: bool) -> Result<Reply, Error> {
+        check_ascending(ranges)?;
+        let mut found: Vec<Arc<RegionInfo>> = Vec::new();
+        for range in ranges {
+            let mut next = Some(&range.start); // first key not yet covered, if any is left
+            for info in self.regions.scan(range, usize::MAX) {
+                if found.len() >= limit {
+                    return Ok(Reply::Scanned(found));
+                }
+                if no_gaps && next.is_none_or(|next| info.region.start_key > *next) {
+                    return Err(Error::Gap);
+                }
+                next = Some(&info.region.end_key).filter(|end| !end.is_empty());
+                if found.last().is_none_or(|last| last.id() != info.id()) {
+                    found.push(info.clone());
+                }
+            }
+            let covered = next.is_none_or(|next| !range.end.is_empty() && *next >= range.end);
+            if no_gaps && !covered && found.len() < limit {
+                return Err(Error::Gap);
+            }
+        }
+        Ok(Reply::Scanned(found))
+    }
+
+    fn on_tso(&mut self, wall: WallTime, token: T, count: u32, effects: &mut Effects<T>) {
+        if count == 0 || count > tso::BATCH_MAX {
+            let reason = format!("{count} timestamps were asked for: wanted 1 to {}", tso::BATCH_MAX);
+            return effects.reply.push((token, Err(Error::Invalid { reason })));
+        }
+        self.tso_waiting.push_back((token, count));
+        self.serve_tso(wall, effects);
+    }
+
+    /// Serves those who wait, in order, as far as the bound allows.
+    fn serve_tso(&mut self, wall: WallTime, effects: &mut Effects<T>) {
+        while let Some(&(_, count)) = self.tso_waiting.front() {
+            if planted::on(Bug::TsoBoundNotPersisted) {
+                self.tso.on_bound(wall.0 + tso::BOUND_AHEAD_MS);
+            }
+            let Some(last) = self.tso.grant(wall, count) else { return };
+            let (token, count) = self.tso_waiting.pop_front().expect("its front was just seen");
+            effects.reply.push((token, Ok(Reply::Timestamps { last, count })));
+        }
+    }
+
+    fn on_alloc_ids(&mut self, token: T, count: u64, effects: &mut Effects<T>) {
+        if count == 0 || count > ID_COUNT_MAX {
+            let reason = format!("{count} ids were asked for: wanted 1 to {ID_COUNT_MAX}");
+            return effects.reply.push((token, Err(Error::Invalid { reason })));
+        }
+        self.ids_waiting.push_back((token, count));
+        self.serve_ids(effects);
+    }
+
+    fn serve_ids(&mut self, effects: &mut Effects<T>) {
+        while let Some(&(_, count)) = self.ids_waiting.front() {
+            if self.ids.end - self.ids.start < count {
+                return;
+            }
+            let (token, count) = self.ids_waiting.pop_front().expect("its front was just seen");
+            let first = self.ids.start;
+            self.ids.start += count;
+            effects.reply.push((token, Ok(Reply::Ids { first, count })));
+        }
+    }
+
+    /// Reserves timestamps and ids ahead, once at a time.
+    fn maybe_reserve(&mut self, effects: &mut Effects<T>) {
+        if !self.is_ready() {
+            return;
+        }
+        if let Some(bound_ms) = self.tso.want_bound() {
+            self.propose(Command::ReserveTso(record::ReserveTso { bound_ms }), None, effects);
+        }
+        // Operators take ids without waiting, so some are always kept at hand.
+        let wanted = self.ids_waiting.front().map_or(ID_LEFT_MIN, |&(_, count)| count);
+        if self.ids.end - self.ids.start < wanted && !self.ids_on_their_way {
+            self.ids_on_their_way = true;
+            self.propose(
+                Command::ReserveIds(record::ReserveIds {
+                    count: wanted.max(ID_RESERVE),
+                }),
+                None,
+                effects,
+            );
+        }
+    }
+
+    fn propose(&mut self, command: Command, token: Option<T>, effects: &mut Effects<T>) {
+        self.proposals += 1;
+        let id = ProposalId(self.proposals);
+        if let Some(token) = token {
+            self.waiting.insert(id, token);
+        }
+        effects.propose.push(Proposal { id, command });
+    }
+
+    /// `proposal` tells which of this machine's proposals it is, if it is one.
+    fn on_committed(
+        &mut self,
+        wall: WallTime,
+        index: u64,
+        proposal: Option<ProposalId>,
+        command: &Command,
+        effects: &mut Effects<T>,
+    ) {
+        assert_eq!(index, self.applied + 1, "the log skips or repeats a command");
+        let outcome = self.state.apply(command);
+        self.applied = index;
+        if outcome.is_ok() && matches!(command, Command::Bootstrap(_)) {
+            self.regions = first_regions(&self.state);
+        }
+        let Some(id) = proposal else { return };
+        match (command, &outcome) {
+            (Command::ReserveTso(_), _) => {
+                self.tso.on_bound(self.state.tso_bound_ms);
+                self.serve_tso(wall, effects);
+            }
+            (Command::ReserveIds(_), Ok(Reply::Ids { first, count })) => self.on_ids(*first, *count, effects),
+            _ => {}
+        }
+        if let Some(token) = self.waiting.remove(&id) {
+            effects.reply.push((token, outcome));
+        }
+    }
+
+    fn on_ids(&mut self, first: u64, count: u64, effects: &mut Effects<T>) {
+        self.ids_on_their_way = false;
+        // What is left of the last reserve is used up only if the new one follows it.
+        self.ids = if self.ids.end == first {
+            self.ids.start..first + count
+        } else {
+            first..first + count
+        };
+        self.serve_ids(effects);
+    }
+
+    fn on_leads(&mut self, now: MonoTime, wall: WallTime, effects: &mut Effects<T>) {
+        self.leads = true;
+        self.beats = Beats::new(now);
+        self.tso = Tso::new(self.state.tso_bound_ms);
+        self.ids = 0..0;
+        self.ids_on_their_way = false;
+        if !self.state.cluster.is_some() {
+            let init = record::Init {
+                created_at_seconds: wall.seconds(),
+                ..self.init
+            };
+            self.propose(Command::Init(init), None, effects);
+        }
+        if self.state.members.get(&MemberId(self.member.id)) != Some(&self.member) {
+            let member = Some(self.member.clone());
+            self.propose(Command::PutMember(record::PutMember { member }), None, effects);
+        }
+    }
+
+    /// Nobody waits for a member that does not lead: they ask the next one.
+    fn on_follows(&mut self, effects: &mut Effects<T>) {
+        self.leads = false;
+        effects
+            .reply
+            .extend(self.take_waiting().into_iter().map(|token| (token, Err(Error::NotLeader))));
+    }
+
+    /// What the region's leader should do next. Until the region's membership changes, it is told the same again.
+    fn operator(&mut self, now: MonoTime, id: RegionId) -> Option<Operator> {
+        let info = self.regions.get(&Lookup::Id(id))?;
+        let max_peer_count = self.state.max_peer_count as usize;
+        let candidate = |store: &Store| {
+            let id = StoreId(store.id);
+            Candidate {
+                store: id,
+                liveness: self.beats.liveness(now, id),
+                regions: self.regions.load(id).regions,
+            }
+        };
+        let stores = self.state.stores.values().filter(|store| !is_tombstone(store)).map(candidate);
+        let Some(plan) = operator::plan(info, max_peer_count, stores) else {
+            self.operators.settle(id);
+            return None;
+        };
+        self.operators.issue(info, plan, || self.ids.next().map(PeerId))
+    }
+}
+
+/// The directory as bootstrap left it.
+fn first_regions(state: &State) -> Directory {
+    let mut regions = Directory::default();
+    for region in &state.first_regions {
+        let info = RegionInfo::without_heartbeat(region.clone()).expect("bootstrap checked the first regions");
+        regions
+            .put(info)
+            .expect("bootstrap checked that the first regions are disjoint");
+    }
+    regions
+}
+
+/// Ranges must be well formed, ascending and disjoint.
+fn check_ascending(ranges: &[KeyRange]) -> Result<(), Error> {
+    let is_empty = |range: &KeyRange| !range.end.is_empty() && range.start > range.end;
+    let overlaps = |pair: &[KeyRange]| pair[0].end.is_empty() || pair[0].end > pair[1].start;
+    if ranges.iter().any(is_empty) || ranges.windows(2).any(overlaps) {
+        return Err(Error::Invalid {
+            reason: "key ranges must be ascending and must not overlap".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// When something that lives for `ttl_seconds` expires; zero stands for never.
+fn expiry(now_seconds: u64, ttl_seconds: i64) -> u64 {
+    match u64::try_from(ttl_seconds) {
+        Ok(ttl) if ttl_seconds != crate::gc::TTL_FOREVER => now_seconds.saturating_add(ttl),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests;

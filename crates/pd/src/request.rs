@@ -1,0 +1,111 @@
+//! What the placement driver is asked, and what it answers.
+
+use std::sync::Arc;
+
+use base::{StoreId, Ts};
+use proto::ferrite_pd as record;
+use proto::metapb::{Region, Store};
+use proto::pdpb::StoreStats;
+
+use crate::MemberId;
+use crate::gc::{Advanced, ServiceSafePoint};
+use crate::operator::Operator;
+use crate::regions::{KeyRange, Lookup, RegionInfo};
+use crate::stores::StoreView;
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// `count` timestamps, up to [`BATCH_MAX`](crate::tso::BATCH_MAX).
+    Tso {
+        count: u32,
+    },
+    /// `count` ids, up to [`ID_COUNT_MAX`](crate::machine::ID_COUNT_MAX), for regions, peers and stores.
+    AllocIds {
+        count: u64,
+    },
+    Members,
+    IsBootstrapped,
+    /// Makes the cluster: its first store, and its first regions, which cover all keys in order.
+    Bootstrap {
+        store: Store,
+        regions: Vec<Region>,
+    },
+    /// A store tells its address, labels and version.
+    PutStore(Store),
+    Store(StoreId),
+    AllStores,
+    StoreHeartbeat(StoreStats),
+    /// A region as its leader sees it.
+    RegionHeartbeat(RegionInfo),
+    /// Looks up several regions, answered in the same order.
+    Regions(Vec<Lookup>),
+    /// Regions of ascending disjoint ranges, in order, each once. With `no_gaps`, a gap before the limit is reached is an error.
+    Scan {
+        ranges: Vec<KeyRange>,
+        limit: Option<usize>,
+        no_gaps: bool,
+    },
+    MaxPeerCount,
+    PutMaxPeerCount(u32),
+    GcSafePoint,
+    UpdateGcSafePoint(Ts),
+    GcState,
+    AdvanceGcSafePoint(Ts),
+    AdvanceTxnSafePoint(Ts),
+    /// Keeps the txn safe point at or below `ts` for so many seconds ([`crate::gc::TTL_FOREVER`]: for ever).
+    PutPin {
+        name: String,
+        ts: Ts,
+        ttl_seconds: i64,
+    },
+    DropPin {
+        name: String,
+    },
+    /// Sets a service's safe point for so many seconds ([`crate::gc::TTL_FOREVER`]: for ever), or drops it when there are none.
+    PutServiceSafePoint {
+        service: String,
+        ts: Ts,
+        ttl_seconds: i64,
+    },
+}
+
+/// The answer to a [`Request`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    Done,
+    /// The last of `count` timestamps, all of one millisecond.
+    Timestamps {
+        last: Ts,
+        count: u32,
+    },
+    /// `first..first + count`.
+    Ids {
+        first: u64,
+        count: u64,
+    },
+    Members {
+        all: Vec<record::Member>,
+        leader: MemberId,
+    },
+    Bootstrapped(bool),
+    Store(Box<StoreView>),
+    Stores(Vec<StoreView>),
+    /// What the leader should do with its region next.
+    Operator(Option<Operator>),
+    Regions(Vec<Option<Arc<RegionInfo>>>),
+    Scanned(Vec<Arc<RegionInfo>>),
+    MaxPeerCount(u32),
+    SafePoint(Ts),
+    ServiceSafePoint(ServiceSafePoint),
+    Advanced(Advanced),
+    /// The pin that was dropped.
+    Pin(Option<record::Pin>),
+    /// The pins are those that have not expired at `now_seconds`.
+    GcState {
+        gc_safe_point: Ts,
+        txn_safe_point: Ts,
+        pins: Vec<record::Pin>,
+        now_seconds: u64,
+    },
+}
