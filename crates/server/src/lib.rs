@@ -13,6 +13,8 @@ pub mod failure;
 pub mod limits;
 pub mod listen;
 pub mod node;
+pub mod pd_client;
+pub mod pd_service;
 pub mod raw;
 pub mod status;
 pub mod tikv_service;

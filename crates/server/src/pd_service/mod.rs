@@ -1,0 +1,95 @@
+//! The placement driver on the wire: `pdpb.PD`, `keyspacepb.Keyspace` and `grpc.health.v1` over a [`pd::Handle`].
+//!
+//! Every answer begins with a header that names the cluster, and errors that clients must tell apart travel in it under an OK
+//! status. A request for another cluster is refused, except the two with which clients begin. RPCs that are not here answer
+//! UNIMPLEMENTED, on which clients fall back: splitting, scattering, global configuration, keyspaces other than the default one.
+
+use axum::Router;
+use base::ClusterId;
+use pd::{Handle, Reply, Request};
+use proto::keyspacepb::keyspace_server::KeyspaceServer;
+use proto::pdpb::pd_server::PdServer;
+use proto::pdpb::{self, RequestHeader, ResponseHeader};
+use tokio::sync::oneshot;
+use tonic::{Response, Status};
+
+mod convert;
+mod error;
+mod keyspace;
+mod rpc;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use convert::{heartbeat_of_wire, heartbeat_to_wire, operator_of_wire, operator_to_wire};
+
+/// Version that the cluster announces: clients choose their behavior by it.
+pub const CLUSTER_VERSION: &str = "8.5.0";
+/// Largest request: a heartbeat or a batch of look-ups is far smaller.
+const REQUEST_BYTES_MAX: usize = 16 << 20;
+
+/// Everything that a placement driver serves over gRPC, for the listener to serve.
+pub fn routes(handle: Handle) -> Router {
+    let service = PdService { handle };
+    let (_, health) = tonic_health::server::health_reporter();
+    let pd = PdServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
+    tonic::service::Routes::new(pd)
+        .add_service(KeyspaceServer::new(service))
+        .add_service(health)
+        .into_axum_router()
+}
+
+/// Asks and waits for the answer.
+pub async fn ask(handle: &Handle, request: Request) -> Result<Reply, pd::Error> {
+    let (sender, receiver) = oneshot::channel();
+    // Whoever asked may be gone when the answer comes.
+    handle.submit(request, Box::new(move |outcome| drop(sender.send(outcome))));
+    receiver.await.unwrap_or(Err(pd::Error::Stopped))
+}
+
+/// See the module.
+#[derive(Clone)]
+struct PdService {
+    handle: Handle,
+}
+
+/// An answer of PD, which begins with a header.
+trait Answer: Default {
+    fn set_header(&mut self, header: ResponseHeader);
+}
+
+impl PdService {
+    /// Asks, and makes the answer of the reply by `fill`, which leaves the header out. An error of PD becomes its header.
+    async fn answer<A: Answer>(
+        &self,
+        header: Option<RequestHeader>,
+        request: Request,
+        fill: impl FnOnce(Reply) -> A,
+    ) -> Result<Response<A>, Status> {
+        self.check_cluster(header)?;
+        self.answer_anyone(request, fill).await
+    }
+
+    /// Like [`PdService::answer`], whatever cluster the asker takes this for.
+    async fn answer_anyone<A: Answer>(&self, request: Request, fill: impl FnOnce(Reply) -> A) -> Result<Response<A>, Status> {
+        let (mut answer, error) = match ask(&self.handle, request).await {
+            Ok(reply) => (fill(reply), None),
+            Err(error) => (A::default(), Some(error::to_wire(error)?)),
+        };
+        answer.set_header(self.header(error));
+        Ok(Response::new(answer))
+    }
+
+    fn header(&self, error: Option<pdpb::Error>) -> ResponseHeader {
+        ResponseHeader { cluster_id: self.handle.cluster().0, error }
+    }
+
+    fn check_cluster(&self, header: Option<RequestHeader>) -> Result<(), Status> {
+        let found = ClusterId(header.map_or(0, |header| header.cluster_id));
+        let wanted = self.handle.cluster();
+        match found == wanted {
+            true => Ok(()),
+            false => Err(Status::failed_precondition(format!("mismatch cluster id, need {wanted} but got {found}"))),
+        }
+    }
+}

@@ -1,0 +1,385 @@
+//! The RPCs of `pdpb.PD`, one method each: what is asked of `pd`, and how its reply is told.
+
+use std::sync::Arc;
+
+use base::{RegionId, StoreId, Ts};
+use futures::StreamExt;
+use pd::gc::ttl_seconds;
+use pd::{KeyRange, Lookup, MemberId, RegionInfo, Reply, Request};
+use proto::pdpb::pd_server::Pd;
+use proto::pdpb::*;
+use proto::{ferrite_pd, metapb};
+use tonic::codegen::BoxStream;
+use tonic::{Request as Call, Response, Status, Streaming};
+
+use super::convert::{found, heartbeat_of_wire, in_lists, operator_to_wire};
+use super::{CLUSTER_VERSION, PdService, ask, error};
+
+/// Requests of one stream that are worked on at once; answers keep their order. More wait in the stream's window.
+const STREAM_PIPELINE: usize = 32;
+
+type Outcome<T> = Result<Response<T>, Status>;
+
+/// Each request has its kind of reply.
+fn mismatch(reply: Reply) -> ! {
+    unreachable!("a reply to another request: {reply:?}")
+}
+
+macro_rules! fill {
+    ($pattern:pat => $answer:expr) => {
+        |reply: Reply| match reply {
+            $pattern => $answer,
+            other => mismatch(other),
+        }
+    };
+}
+
+#[tonic::async_trait]
+impl Pd for PdService {
+    async fn get_members(&self, _: Call<GetMembersRequest>) -> Outcome<GetMembersResponse> {
+        self.answer_anyone(Request::Members, fill!(Reply::Members { all, leader } => members(all, leader))).await
+    }
+
+    async fn get_cluster_info(&self, _: Call<GetClusterInfoRequest>) -> Outcome<GetClusterInfoResponse> {
+        let service_modes = vec![ServiceMode::PdSvcMode as i32];
+        Ok(Response::new(GetClusterInfoResponse { header: Some(self.header(None)), service_modes, tso_urls: Vec::new() }))
+    }
+
+    async fn tso(&self, call: Call<Streaming<TsoRequest>>) -> Outcome<BoxStream<TsoResponse>> {
+        let service = self.clone();
+        let answers = call.into_inner().map(move |request| {
+            let service = service.clone();
+            async move { service.timestamps(request?).await }
+        });
+        Ok(Response::new(Box::pin(answers.buffered(STREAM_PIPELINE))))
+    }
+
+    async fn get_min_ts(&self, call: Call<GetMinTsRequest>) -> Outcome<GetMinTsResponse> {
+        let GetMinTsRequest { header } = call.into_inner();
+        let told = fill!(Reply::Timestamps { last, .. } => GetMinTsResponse { timestamp: Some(timestamp(last)), header: None });
+        self.answer(header, Request::Tso { count: 1 }, told).await
+    }
+
+    async fn bootstrap(&self, call: Call<BootstrapRequest>) -> Outcome<BootstrapResponse> {
+        let BootstrapRequest { header, store, region, ferrite_regions } = call.into_inner();
+        let regions = region.into_iter().chain(ferrite_regions).collect();
+        let request = Request::Bootstrap { store: store.unwrap_or_default(), regions };
+        self.answer(header, request, fill!(Reply::Done => BootstrapResponse::default())).await
+    }
+
+    async fn is_bootstrapped(&self, call: Call<IsBootstrappedRequest>) -> Outcome<IsBootstrappedResponse> {
+        let IsBootstrappedRequest { header } = call.into_inner();
+        let told = fill!(Reply::Bootstrapped(bootstrapped) => IsBootstrappedResponse { bootstrapped, header: None });
+        self.answer(header, Request::IsBootstrapped, told).await
+    }
+
+    async fn alloc_id(&self, call: Call<AllocIdRequest>) -> Outcome<AllocIdResponse> {
+        let AllocIdRequest { header, count } = call.into_inner();
+        let told = fill!(Reply::Ids { first, count } => {
+            AllocIdResponse { id: first + count - 1, count: count as u32, header: None }
+        });
+        // Older stores do not say how many: one.
+        self.answer(header, Request::AllocIds { count: count.max(1).into() }, told).await
+    }
+
+    /// Recovery from a volume's snapshot is not offered, so no cluster is ever marked for it.
+    async fn is_snapshot_recovering(&self, call: Call<IsSnapshotRecoveringRequest>) -> Outcome<IsSnapshotRecoveringResponse> {
+        self.check_cluster(call.into_inner().header)?;
+        Ok(Response::new(IsSnapshotRecoveringResponse { header: Some(self.header(None)), marked: false }))
+    }
+
+    async fn get_store(&self, call: Call<GetStoreRequest>) -> Outcome<GetStoreResponse> {
+        let GetStoreRequest { header, store_id } = call.into_inner();
+        let told = fill!(Reply::Store(view) => {
+            GetStoreResponse { store: Some(view.store), stats: view.stats, header: None }
+        });
+        self.answer(header, Request::Store(StoreId(store_id)), told).await
+    }
+
+    async fn put_store(&self, call: Call<PutStoreRequest>) -> Outcome<PutStoreResponse> {
+        let PutStoreRequest { header, store } = call.into_inner();
+        let request = Request::PutStore(store.unwrap_or_default());
+        self.answer(header, request, fill!(Reply::Done => PutStoreResponse::default())).await
+    }
+
+    async fn get_all_stores(&self, call: Call<GetAllStoresRequest>) -> Outcome<GetAllStoresResponse> {
+        let GetAllStoresRequest { header, exclude_tombstone_stores } = call.into_inner();
+        let told = fill!(Reply::Stores(views) => {
+            let stores = views.into_iter().map(|view| view.store);
+            let wanted = |store: &metapb::Store| !(exclude_tombstone_stores && store.state() == metapb::StoreState::Tombstone);
+            GetAllStoresResponse { stores: stores.filter(wanted).collect(), header: None }
+        });
+        self.answer(header, Request::AllStores, told).await
+    }
+
+    async fn store_heartbeat(&self, call: Call<StoreHeartbeatRequest>) -> Outcome<StoreHeartbeatResponse> {
+        let StoreHeartbeatRequest { header, stats, .. } = call.into_inner();
+        let told = fill!(Reply::Done => {
+            StoreHeartbeatResponse { cluster_version: CLUSTER_VERSION.to_owned(), ..StoreHeartbeatResponse::default() }
+        });
+        self.answer(header, Request::StoreHeartbeat(stats.unwrap_or_default()), told).await
+    }
+
+    async fn region_heartbeat(
+        &self,
+        call: Call<Streaming<RegionHeartbeatRequest>>,
+    ) -> Outcome<BoxStream<RegionHeartbeatResponse>> {
+        let service = self.clone();
+        let answers = call.into_inner().map(move |request| {
+            let service = service.clone();
+            async move { service.heartbeat(request?).await }
+        });
+        // Most heartbeats need no answer.
+        let told = answers.buffered(STREAM_PIPELINE).filter_map(|answer| async { answer.transpose() });
+        Ok(Response::new(Box::pin(told)))
+    }
+
+    async fn get_region(&self, call: Call<GetRegionRequest>) -> Outcome<GetRegionResponse> {
+        let GetRegionRequest { header, region_key, .. } = call.into_inner();
+        self.region(header, Lookup::Key(region_key)).await
+    }
+
+    async fn get_prev_region(&self, call: Call<GetRegionRequest>) -> Outcome<GetRegionResponse> {
+        let GetRegionRequest { header, region_key, .. } = call.into_inner();
+        self.region(header, Lookup::Previous(region_key)).await
+    }
+
+    async fn get_region_by_id(&self, call: Call<GetRegionByIdRequest>) -> Outcome<GetRegionResponse> {
+        let GetRegionByIdRequest { header, region_id, .. } = call.into_inner();
+        self.region(header, Lookup::Id(RegionId(region_id))).await
+    }
+
+    async fn query_region(&self, call: Call<Streaming<QueryRegionRequest>>) -> Outcome<BoxStream<QueryRegionResponse>> {
+        let service = self.clone();
+        let answers = call.into_inner().map(move |request| {
+            let service = service.clone();
+            async move { service.query(request?).await }
+        });
+        Ok(Response::new(Box::pin(answers.buffered(STREAM_PIPELINE))))
+    }
+
+    async fn scan_regions(&self, call: Call<ScanRegionsRequest>) -> Outcome<ScanRegionsResponse> {
+        let ScanRegionsRequest { header, start_key, limit, end_key } = call.into_inner();
+        let ranges = vec![KeyRange { start: start_key, end: end_key }];
+        let told = fill!(Reply::Scanned(infos) => {
+            let regions = regions(&infos);
+            let (region_metas, leaders) = in_lists(&regions);
+            ScanRegionsResponse { region_metas, leaders, regions, header: None }
+        });
+        self.answer(header, Request::Scan { ranges, limit: limit_of(limit), no_gaps: false }, told).await
+    }
+
+    async fn batch_scan_regions(&self, call: Call<BatchScanRegionsRequest>) -> Outcome<BatchScanRegionsResponse> {
+        let BatchScanRegionsRequest { header, ranges, limit, contain_all_key_range, .. } = call.into_inner();
+        let ranges = ranges.into_iter().map(|range| pd::KeyRange { start: range.start_key, end: range.end_key }).collect();
+        let told = fill!(Reply::Scanned(infos) => BatchScanRegionsResponse { regions: regions(&infos), header: None });
+        self.answer(header, Request::Scan { ranges, limit: limit_of(limit), no_gaps: contain_all_key_range }, told).await
+    }
+
+    async fn get_cluster_config(&self, call: Call<GetClusterConfigRequest>) -> Outcome<GetClusterConfigResponse> {
+        let GetClusterConfigRequest { header } = call.into_inner();
+        let id = self.handle.cluster().0;
+        let told = fill!(Reply::MaxPeerCount(max_peer_count) => {
+            GetClusterConfigResponse { cluster: Some(metapb::Cluster { id, max_peer_count }), header: None }
+        });
+        self.answer(header, Request::MaxPeerCount, told).await
+    }
+
+    async fn put_cluster_config(&self, call: Call<PutClusterConfigRequest>) -> Outcome<PutClusterConfigResponse> {
+        let PutClusterConfigRequest { header, cluster } = call.into_inner();
+        let request = Request::PutMaxPeerCount(cluster.unwrap_or_default().max_peer_count);
+        self.answer(header, request, fill!(Reply::Done => PutClusterConfigResponse::default())).await
+    }
+
+    async fn get_gc_safe_point(&self, call: Call<GetGcSafePointRequest>) -> Outcome<GetGcSafePointResponse> {
+        let GetGcSafePointRequest { header } = call.into_inner();
+        let told = fill!(Reply::SafePoint(ts) => GetGcSafePointResponse { safe_point: ts.0, header: None });
+        self.answer(header, Request::GcSafePoint, told).await
+    }
+
+    async fn update_gc_safe_point(&self, call: Call<UpdateGcSafePointRequest>) -> Outcome<UpdateGcSafePointResponse> {
+        let UpdateGcSafePointRequest { header, safe_point } = call.into_inner();
+        let told = fill!(Reply::SafePoint(ts) => UpdateGcSafePointResponse { new_safe_point: ts.0, header: None });
+        self.answer(header, Request::UpdateGcSafePoint(Ts(safe_point)), told).await
+    }
+
+    async fn update_service_gc_safe_point(
+        &self,
+        call: Call<UpdateServiceGcSafePointRequest>,
+    ) -> Outcome<UpdateServiceGcSafePointResponse> {
+        let UpdateServiceGcSafePointRequest { header, service_id, ttl, safe_point } = call.into_inner();
+        let service = String::from_utf8_lossy(&service_id).into_owned();
+        let told = fill!(Reply::ServiceSafePoint(lowest) => UpdateServiceGcSafePointResponse {
+            service_id: lowest.service.into(),
+            ttl: lowest.ttl_seconds,
+            min_safe_point: lowest.ts.0,
+            header: None,
+        });
+        self.answer(header, Request::PutServiceSafePoint { service, ts: Ts(safe_point), ttl_seconds: ttl }, told).await
+    }
+
+    async fn advance_gc_safe_point(&self, call: Call<AdvanceGcSafePointRequest>) -> Outcome<AdvanceGcSafePointResponse> {
+        let AdvanceGcSafePointRequest { header, target, .. } = call.into_inner();
+        let told = fill!(Reply::Advanced(moved) => AdvanceGcSafePointResponse {
+            old_gc_safe_point: moved.old.0,
+            new_gc_safe_point: moved.new.0,
+            header: None,
+        });
+        self.answer(header, Request::AdvanceGcSafePoint(Ts(target)), told).await
+    }
+
+    async fn advance_txn_safe_point(&self, call: Call<AdvanceTxnSafePointRequest>) -> Outcome<AdvanceTxnSafePointResponse> {
+        let AdvanceTxnSafePointRequest { header, target, .. } = call.into_inner();
+        let told = fill!(Reply::Advanced(moved) => AdvanceTxnSafePointResponse {
+            old_txn_safe_point: moved.old.0,
+            new_txn_safe_point: moved.new.0,
+            blocker_description: moved.blocker,
+            header: None,
+        });
+        self.answer(header, Request::AdvanceTxnSafePoint(Ts(target)), told).await
+    }
+
+    async fn set_gc_barrier(&self, call: Call<SetGcBarrierRequest>) -> Outcome<SetGcBarrierResponse> {
+        let SetGcBarrierRequest { header, barrier_id, barrier_ts, ttl_seconds, .. } = call.into_inner();
+        let set = GcBarrierInfo { barrier_id: barrier_id.clone(), barrier_ts, ttl_seconds };
+        let told = fill!(Reply::Done => SetGcBarrierResponse { new_barrier_info: Some(set), header: None });
+        self.answer(header, Request::PutPin { name: barrier_id, ts: Ts(barrier_ts), ttl_seconds }, told).await
+    }
+
+    async fn delete_gc_barrier(&self, call: Call<DeleteGcBarrierRequest>) -> Outcome<DeleteGcBarrierResponse> {
+        let DeleteGcBarrierRequest { header, barrier_id, .. } = call.into_inner();
+        let told = fill!(Reply::Pin(dropped) => {
+            DeleteGcBarrierResponse { deleted_barrier_info: dropped.map(barrier), header: None }
+        });
+        self.answer(header, Request::DropPin { name: barrier_id }, told).await
+    }
+
+    async fn get_gc_state(&self, call: Call<GetGcStateRequest>) -> Outcome<GetGcStateResponse> {
+        let GetGcStateRequest { header, keyspace_scope } = call.into_inner();
+        let told = |reply| GetGcStateResponse { gc_state: Some(gc_state(reply, keyspace_scope)), header: None };
+        self.answer(header, Request::GcState, told).await
+    }
+
+    async fn get_all_keyspaces_gc_states(
+        &self,
+        call: Call<GetAllKeyspacesGcStatesRequest>,
+    ) -> Outcome<GetAllKeyspacesGcStatesResponse> {
+        let GetAllKeyspacesGcStatesRequest { header } = call.into_inner();
+        let told = |reply| GetAllKeyspacesGcStatesResponse {
+            gc_states: vec![gc_state(reply, Some(KeyspaceScope { keyspace_id: KEYSPACE_NONE }))],
+            ..GetAllKeyspacesGcStatesResponse::default()
+        };
+        self.answer(header, Request::GcState, told).await
+    }
+
+    /// Operators are told with heartbeats and not kept for others to watch.
+    async fn get_operator(&self, call: Call<GetOperatorRequest>) -> Outcome<GetOperatorResponse> {
+        self.check_cluster(call.into_inner().header)?;
+        let error = Error { r#type: ErrorType::RegionNotFound as i32, message: "Not Found".to_owned() };
+        Ok(Response::new(GetOperatorResponse { header: Some(self.header(Some(error))), ..GetOperatorResponse::default() }))
+    }
+}
+
+impl PdService {
+    async fn timestamps(&self, request: TsoRequest) -> Result<TsoResponse, Status> {
+        self.check_cluster(request.header)?;
+        match ask(&self.handle, Request::Tso { count: request.count }).await {
+            Ok(Reply::Timestamps { last, count }) => {
+                Ok(TsoResponse { header: Some(self.header(None)), count, timestamp: Some(timestamp(last)) })
+            }
+            Ok(other) => mismatch(other),
+            // Clients take every answer of this stream for a timestamp.
+            Err(error) => Err(error::to_status(error)),
+        }
+    }
+
+    async fn region(&self, header: Option<RequestHeader>, lookup: Lookup) -> Outcome<GetRegionResponse> {
+        let told = fill!(Reply::Regions(mut infos) => match infos.pop().flatten() {
+            Some(info) => found!(&info => GetRegionResponse),
+            None => GetRegionResponse::default(),
+        });
+        self.answer(header, Request::Regions(vec![lookup]), told).await
+    }
+
+    async fn query(&self, request: QueryRegionRequest) -> Result<QueryRegionResponse, Status> {
+        let QueryRegionRequest { header, ids, keys, prev_keys, .. } = request;
+        let (keys_len, prev_keys_len) = (keys.len(), prev_keys.len());
+        let keys = keys.into_iter().map(Lookup::Key);
+        let lookups = keys.chain(prev_keys.into_iter().map(Lookup::Previous)).chain(ids.into_iter().map(|id| Lookup::Id(RegionId(id))));
+        let told = fill!(Reply::Regions(infos) => {
+            let id = |info: &Option<Arc<RegionInfo>>| info.as_ref().map_or(0, |info| info.region.id);
+            QueryRegionResponse {
+                key_id_map: infos[..keys_len].iter().map(id).collect(),
+                prev_key_id_map: infos[keys_len..keys_len + prev_keys_len].iter().map(id).collect(),
+                regions_by_id: infos.iter().flatten().map(|info| (info.region.id, found!(info => RegionResponse))).collect(),
+                header: None,
+            }
+        });
+        self.answer(header, Request::Regions(lookups.collect()), told).await.map(Response::into_inner)
+    }
+
+    /// The answer to a heartbeat: an operator, or why it was not believed.
+    async fn heartbeat(&self, request: RegionHeartbeatRequest) -> Result<Option<RegionHeartbeatResponse>, Status> {
+        self.check_cluster(request.header.clone())?;
+        let info = heartbeat_of_wire(request);
+        let (response, error) = match ask(&self.handle, Request::RegionHeartbeat(info.clone())).await {
+            Ok(Reply::Operator(None)) => return Ok(None),
+            Ok(Reply::Operator(Some(operator))) => (operator_to_wire(&info, operator), None),
+            Ok(other) => mismatch(other),
+            Err(error) => {
+                let (region_id, target_peer) = (info.region.id, Some(info.leader));
+                let response = RegionHeartbeatResponse { region_id, target_peer, ..RegionHeartbeatResponse::default() };
+                (response, Some(error::to_wire(error)?))
+            }
+        };
+        Ok(Some(RegionHeartbeatResponse { header: Some(self.header(error)), ..response }))
+    }
+}
+
+/// Stands for "no keyspace" where keyspaces have ids.
+const KEYSPACE_NONE: u32 = u32::MAX;
+
+fn members(all: Vec<ferrite_pd::Member>, leader: MemberId) -> GetMembersResponse {
+    let member = |member: ferrite_pd::Member| Member {
+        name: member.name,
+        member_id: member.id,
+        peer_urls: member.peer_urls,
+        client_urls: member.client_urls,
+        binary_version: CLUSTER_VERSION.to_owned(),
+        ..Member::default()
+    };
+    let members: Vec<Member> = all.into_iter().map(member).collect();
+    let leader = members.iter().find(|member| member.member_id == leader.0).cloned();
+    GetMembersResponse { etcd_leader: leader.clone(), leader, members, ..GetMembersResponse::default() }
+}
+
+fn timestamp(ts: Ts) -> Timestamp {
+    Timestamp { physical: ts.physical_ms() as i64, logical: ts.logical() as i64, suffix_bits: 0 }
+}
+
+fn regions(infos: &[Arc<RegionInfo>]) -> Vec<Region> {
+    infos.iter().map(|info| found!(info => Region)).collect()
+}
+
+/// A limit of zero or less means none.
+fn limit_of(limit: i32) -> Option<usize> {
+    usize::try_from(limit).ok().filter(|&limit| limit > 0)
+}
+
+fn barrier(pin: ferrite_pd::Pin) -> GcBarrierInfo {
+    // Told at the moment it is dropped, when what was left of its time no longer matters.
+    GcBarrierInfo { barrier_id: pin.name, barrier_ts: pin.ts, ttl_seconds: 0 }
+}
+
+/// One state for all keyspaces: collection is not done by keyspace.
+fn gc_state(reply: Reply, keyspace_scope: Option<KeyspaceScope>) -> GcState {
+    let Reply::GcState { gc_safe_point, txn_safe_point, pins, now_seconds } = reply else { mismatch(reply) };
+    let barrier = |pin: ferrite_pd::Pin| GcBarrierInfo { ttl_seconds: ttl_seconds(&pin, now_seconds), ..barrier(pin) };
+    GcState {
+        keyspace_scope,
+        is_keyspace_level_gc: false,
+        txn_safe_point: txn_safe_point.0,
+        gc_safe_point: gc_safe_point.0,
+        gc_barriers: pins.into_iter().map(barrier).collect(),
+    }
+}
