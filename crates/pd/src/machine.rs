@@ -45,6 +45,8 @@ pub struct Effects<T> {
     pub propose: Vec<Proposal>,
     /// May leave at once.
     pub reply: Vec<(T, Result<Reply, Error>)>,
+    /// A store joined that regions may use: leaders should report at once rather than at their next heartbeat.
+    pub want_reports: bool,
 }
 
 impl<T> Default for Effects<T> {
@@ -52,6 +54,7 @@ impl<T> Default for Effects<T> {
         Effects {
             propose: Vec::new(),
             reply: Vec::new(),
+            want_reports: false,
         }
     }
 }
@@ -457,7 +460,9 @@ impl<T> Machine<T> {
         effects: &mut Effects<T>,
     ) {
         assert_eq!(index, self.applied + 1, "the log skips or repeats a command");
+        let stores = self.state.stores.len();
         let outcome = self.state.apply(command);
+        effects.want_reports |= self.state.stores.len() > stores;
         self.applied = index;
         if outcome.is_ok() && matches!(command, Command::Bootstrap(_)) {
             self.regions = first_regions(&self.state);

@@ -29,6 +29,9 @@ const SNAPSHOT_EVERY: u64 = 4096;
 /// Called exactly once with the outcome, on the thread `pd`; must not block.
 pub type Callback = Box<dyn FnOnce(Result<Reply, Error>) + Send>;
 
+/// Called on the thread `pd`; says whether it wants to be called again.
+pub type Listener = Box<dyn FnMut() -> bool + Send>;
+
 /// Asks the placement driver. Clones ask the same one.
 #[derive(Clone)]
 pub struct Handle {
@@ -40,6 +43,11 @@ impl Handle {
     /// The cluster that the placement driver speaks for.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+
+    /// Has `listener` called whenever the leaders of regions should report at once, on the thread `pd`; it must not block.
+    pub fn on_want_reports(&self, listener: Listener) {
+        self.inbox.listeners.lock().push(listener);
     }
 
     /// Asks without waiting. The callback runs here if the request is refused at once.
@@ -115,6 +123,7 @@ impl Drop for Pd {
 struct Inbox {
     queue: Mutex<Queue>,
     filled: Condvar,
+    listeners: Mutex<Vec<Listener>>,
     in_flight: AtomicUsize,
 }
 
@@ -195,7 +204,11 @@ fn run_machine(mut machine: Machine<Callback>, inbox: &Inbox, tasks: &mpsc::Send
                 .into_iter()
                 .map(|(request, callback)| Event::Request(callback, request)),
         );
-        let Effects { propose, reply } = machine.step(MonoTime::now(), WallTime::now(), events);
+        let Effects {
+            propose,
+            reply,
+            want_reports,
+        } = machine.step(MonoTime::now(), WallTime::now(), events);
         // The log's thread is gone only after it closed the inbox, which the next `take` finds.
         if !propose.is_empty() {
             drop(tasks.send(LogTask::Propose(propose)));
@@ -206,6 +219,9 @@ fn run_machine(mut machine: Machine<Callback>, inbox: &Inbox, tasks: &mpsc::Send
                 index: snapshot,
                 state: Box::new(machine.state().to_record()),
             }));
+        }
+        if want_reports {
+            inbox.listeners.lock().retain_mut(|listener| listener());
         }
         inbox.in_flight.fetch_sub(reply.len(), Ordering::Relaxed);
         for (callback, outcome) in reply {

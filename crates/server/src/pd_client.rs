@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use base::{ClusterId, MonoTime, RegionId, StoreId};
 use parking_lot::Mutex;
-use pd::{Operator, RegionInfo, Reply, Request};
+use pd::{Lookup, Operator, RegionInfo, Reply, Request};
 use proto::metapb::{Peer, Region, RegionEpoch, Store};
 use proto::pdpb::StoreStats;
 
@@ -47,7 +47,7 @@ pub enum Error {
 pub enum News {
     /// For the leader of `region`, as long as its epoch is `epoch`.
     Order { region: RegionId, epoch: RegionEpoch, leader: Peer, operator: Operator },
-    /// The placement driver may have forgotten what it was told: heartbeat every region that is led here.
+    /// The placement driver may have forgotten what it was told, or has more to order: heartbeat every region that is led here.
     Forgotten,
 }
 
@@ -76,6 +76,9 @@ pub trait PdLink: Send + Sync + 'static {
     /// A store's address and state, which may be as old as the last [`PdLink::forget_store`] of it.
     async fn store(&self, id: StoreId, deadline: MonoTime) -> Result<Store, Error>;
 
+    /// A region as the placement driver knows it; `None` if it does not.
+    async fn region(&self, id: RegionId, deadline: MonoTime) -> Result<Option<Region>, Error>;
+
     /// What is known of the store may be wrong: ask again next time.
     fn forget_store(&self, id: StoreId);
 
@@ -99,6 +102,11 @@ enum Link {
 impl StorePd {
     /// A link to the placement driver of this process.
     pub fn local(pd: pd::Handle, on_news: OnNews) -> StorePd {
+        let listener = Arc::downgrade(&on_news);
+        pd.on_want_reports(Box::new(move || listener.upgrade().is_some_and(|on_news| {
+            on_news(News::Forgotten);
+            true
+        })));
         StorePd { cluster: pd.cluster(), link: Link::Local { pd, on_news }, stores: Mutex::default() }
     }
 
@@ -164,6 +172,13 @@ impl PdLink for StorePd {
                 self.stores.lock().insert(id, view.store.clone());
                 Ok(view.store)
             }
+            other => mismatch(other),
+        }
+    }
+
+    async fn region(&self, id: RegionId, deadline: MonoTime) -> Result<Option<Region>, Error> {
+        match self.ask(Request::Regions(vec![Lookup::Id(id)]), deadline).await? {
+            Reply::Regions(mut found) => Ok(found.pop().flatten().map(|info| info.region.clone())),
             other => mismatch(other),
         }
     }

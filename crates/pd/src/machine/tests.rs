@@ -20,6 +20,7 @@ struct Bench {
     wall: WallTime,
     tokens: u64,
     replies: Vec<(u64, Result<Reply, Error>)>,
+    want_reports: bool,
 }
 
 fn options() -> Options {
@@ -43,6 +44,7 @@ impl Bench {
             wall: WallTime(1_000_000),
             tokens: 0,
             replies: Vec::new(),
+            want_reports: false,
         };
         bench.settle();
         bench
@@ -59,6 +61,7 @@ impl Bench {
         let effects = self.machine.step(self.now, self.wall, events);
         self.log.propose(effects.propose).unwrap();
         self.replies.extend(effects.reply);
+        self.want_reports |= effects.want_reports;
     }
 
     /// Syncs and hands back, until nothing is left to do.
@@ -558,6 +561,16 @@ fn regions_are_brought_to_their_number_of_peers() {
     info.region.peers[1] = voter;
     info.region.region_epoch = Some(RegionEpoch { conf_ver: 3, version: 1 });
     assert_eq!(bench.beat(info), Ok(None), "two stores hold two peers");
+}
+
+#[test]
+fn leaders_should_report_when_a_store_joins_and_not_when_it_comes_back() {
+    let mut bench = Bench::bootstrapped();
+    bench.want_reports = false;
+    bench.must_ask(Request::PutStore(store(2)));
+    assert!(std::mem::take(&mut bench.want_reports));
+    bench.must_ask(Request::PutStore(store(2)));
+    assert!(!bench.want_reports);
 }
 
 #[test]

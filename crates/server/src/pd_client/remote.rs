@@ -178,6 +178,18 @@ async fn call(mut client: PdClient<Channel>, header: RequestHeader, request: Req
             let view = StoreView { store, stats, liveness: Liveness::Up, load: Default::default() };
             check(answer.header).map(|()| Reply::Store(Box::new(view)))
         }
+        Request::Regions(lookups) => {
+            let mut found = Vec::new();
+            for lookup in lookups {
+                let pd::Lookup::Id(id) = lookup else { unreachable!("stores know regions by id") };
+                let request = GetRegionByIdRequest { header: header.clone(), region_id: id.0, need_buckets: false };
+                let answer = client.get_region_by_id(request).await?.into_inner();
+                check(answer.header)?;
+                let info = |region| RegionInfo { region, leader: answer.leader.unwrap_or_default(), ..RegionInfo::default() };
+                found.push(answer.region.map(info).map(Arc::new));
+            }
+            Ok(Reply::Regions(found))
+        }
         other => unreachable!("stores do not ask {other:?}"),
     }
 }
@@ -248,8 +260,6 @@ async fn send_heartbeats(remote: std::sync::Weak<Remote>, heartbeats: Arc<Heartb
         drop(link);
         let reason = match client {
             Ok(client) => {
-                // A member that was just found may know nothing.
-                on_news(News::Forgotten);
                 let opened = MonoTime::now();
                 let status = run_stream(client, header, &heartbeats, &on_news).await;
                 if MonoTime::now().since(opened) > PAUSE_MAX {
@@ -275,6 +285,8 @@ async fn run_stream(mut client: PdClient<Channel>, header: RequestHeader, heartb
         Ok(answers) => answers.into_inner(),
         Err(status) => return status,
     };
+    // A member that was just found may know nothing; from here on it can tell when it wants to know more.
+    on_news(News::Forgotten);
     let send = async {
         loop {
             heartbeats.filled.notified().await;
@@ -304,6 +316,9 @@ async fn run_stream(mut client: PdClient<Channel>, header: RequestHeader, heartb
 
 fn on_answer(answer: RegionHeartbeatResponse, on_news: &OnNews) {
     let region = RegionId(answer.region_id);
+    if !region.is_some() {
+        return on_news(News::Forgotten);
+    }
     if let Some(error) = answer.header.as_ref().and_then(|header| header.error.as_ref()) {
         tracing::debug!(region_id = region.0, error = error.message, "heartbeat of a region was not taken");
     }

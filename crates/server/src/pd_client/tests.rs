@@ -75,10 +75,12 @@ async fn addresses_are_kept_until_forgotten() {
 
 #[tokio::test]
 async fn heartbeats_bring_orders() {
-    let pd = TestPd::start().await;
-    must_bootstrap(&mut pd.client().await).await;
-    for (link, mut news) in links(&pd).await {
+    for kind in 0..2 {
+        let pd = TestPd::start().await;
+        must_bootstrap(&mut pd.client().await).await;
+        let (link, mut news) = links(&pd).await.swap_remove(kind);
         link.put_store(store(2), soon()).await.unwrap();
+        assert_eq!(must_hear(&mut news).await, News::Forgotten, "leaders are asked when a store joins");
         link.region_heartbeat(heartbeat(region(11, b"m", b"", 2)));
         let News::Order { region, leader, operator: Operator::AddLearner(learner), .. } = must_hear(&mut news).await else {
             panic!("wanted a learner");

@@ -4,13 +4,15 @@
 //! status. A request for another cluster is refused, except the two with which clients begin. RPCs that are not here answer
 //! UNIMPLEMENTED, on which clients fall back: splitting, scattering, global configuration, keyspaces other than the default one.
 
+use std::sync::Arc;
+
 use axum::Router;
 use base::ClusterId;
 use pd::{Handle, Reply, Request};
 use proto::keyspacepb::keyspace_server::KeyspaceServer;
 use proto::pdpb::pd_server::PdServer;
 use proto::pdpb::{self, RequestHeader, ResponseHeader};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tonic::{Response, Status};
 
 mod convert;
@@ -30,7 +32,13 @@ const REQUEST_BYTES_MAX: usize = 16 << 20;
 
 /// Everything that a placement driver serves over gRPC, for the listener to serve.
 pub fn routes(handle: Handle) -> Router {
-    let service = PdService { handle };
+    let reports_wanted = Arc::new(watch::Sender::new(()));
+    let listener = Arc::downgrade(&reports_wanted);
+    handle.on_want_reports(Box::new(move || listener.upgrade().is_some_and(|wanted| {
+        wanted.send_replace(());
+        true
+    })));
+    let service = PdService { handle, reports_wanted };
     let (_, health) = tonic_health::server::health_reporter();
     let pd = PdServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     tonic::service::Routes::new(pd)
@@ -51,6 +59,8 @@ pub async fn ask(handle: &Handle, request: Request) -> Result<Reply, pd::Error> 
 #[derive(Clone)]
 struct PdService {
     handle: Handle,
+    /// Changes whenever leaders should report their regions at once.
+    reports_wanted: Arc<watch::Sender<()>>,
 }
 
 /// An answer of PD, which begins with a header.

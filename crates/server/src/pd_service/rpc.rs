@@ -1,14 +1,16 @@
 //! The RPCs of `pdpb.PD`, one method each: what is asked of `pd`, and how its reply is told.
 
+use std::future::ready;
 use std::sync::Arc;
 
 use base::{RegionId, StoreId, Ts};
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use pd::gc::ttl_seconds;
 use pd::{KeyRange, Lookup, MemberId, RegionInfo, Reply, Request};
 use proto::pdpb::pd_server::Pd;
 use proto::pdpb::*;
 use proto::{ferrite_pd, metapb};
+use tokio_stream::wrappers::WatchStream;
 use tonic::codegen::BoxStream;
 use tonic::{Request as Call, Response, Status, Streaming};
 
@@ -131,7 +133,13 @@ impl Pd for PdService {
         });
         // Most heartbeats need no answer.
         let told = answers.buffered(STREAM_PIPELINE).filter_map(|answer| async { answer.transpose() });
-        Ok(Response::new(Box::pin(told)))
+        // An answer about no region asks for heartbeats of all.
+        let ask_all = RegionHeartbeatResponse { header: Some(self.header(None)), ..RegionHeartbeatResponse::default() };
+        let wanted = WatchStream::from_changes(self.reports_wanted.subscribe()).map(move |()| Ok(ask_all.clone()));
+        // The end of the heartbeats ends both.
+        let told = told.map(Some).chain(stream::once(ready(None)));
+        let both = stream::select(told, wanted.map(Some)).scan((), |(), answer| ready(answer));
+        Ok(Response::new(Box::pin(both)))
     }
 
     async fn get_region(&self, call: Call<GetRegionRequest>) -> Outcome<GetRegionResponse> {

@@ -300,13 +300,20 @@ async fn heartbeats_are_answered_by_operators_and_refusals() {
     assert_eq!(refused.region_id, 11);
     let text = must_fail(refused.header, ErrorType::Unknown);
     assert!(text.contains("is stale"), "{text}");
-    client.put_store(PutStoreRequest { header: header(), store: Some(store(2)) }).await.unwrap();
+    for _ in 0..2 {
+        client.put_store(PutStoreRequest { header: header(), store: Some(store(2)) }).await.unwrap();
+    }
+    let asked = answers.next().await.unwrap().unwrap();
+    must_be_ok(asked.header);
+    assert_eq!((asked.region_id, asked.change_peer), (0, None), "a new store asks for heartbeats, once");
     sender.send(beat(region(11, b"m", b"", 2))).await.unwrap();
     let told = answers.next().await.unwrap().unwrap();
     must_be_ok(told.header.clone());
     let change = told.change_peer.clone().unwrap();
     assert_eq!((told.region_id, told.target_peer.clone(), change.change_type()), (11, Some(peer(111, 1)), ConfChangeType::AddLearnerNode));
     assert_eq!(operator_of_wire(&told), Some(pd::Operator::AddLearner(change.peer.unwrap())));
+    drop(sender);
+    assert!(answers.next().await.is_none(), "the stream ends with the heartbeats");
 }
 
 #[tokio::test]
