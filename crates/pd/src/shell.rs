@@ -90,6 +90,7 @@ impl Pd {
             log.propose(effects.propose)?;
         }
         let inbox = Arc::new(Inbox::default());
+        // Bounded by the requests in flight: nothing is proposed but on their account, but for a few reserves.
         let (tasks, log_inbox) = (mpsc::channel(), inbox.clone());
         let log_thread = base::thread::spawn("pd-log", move || run_log(log, &tasks.1, &log_inbox));
         let handle = Handle {
