@@ -44,7 +44,13 @@ fn read_filter(filter: &str) -> Result<EnvFilter, String> {
     if let Some(word) = words.into_iter().find(|word| word.parse::<LevelFilter>().is_err()) {
         return Err(format!("`{word}` is not a level"));
     }
-    EnvFilter::try_new(filter).map_err(|e| e.to_string())
+    // At the default level, libraries speak only when something is wrong.
+    let quiet = if filter == "info" {
+        "info,lsm_tree=warn,raft_engine=warn,pprof=warn"
+    } else {
+        filter
+    };
+    EnvFilter::try_new(quiet).map_err(|e| e.to_string())
 }
 
 /// Prints an error with all that caused it: `write raft log: no space left on device`.

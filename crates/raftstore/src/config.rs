@@ -1,66 +1,44 @@
 //! Options of replication.
 
-use base::{ByteSize, Span};
-use serde::{Deserialize, Serialize};
+use base::{ByteSize, Span, section};
 
-/// `[raft]`: how regions replicate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Config {
-    /// Length of a raft tick. Default "100ms". From "10ms" to "10s". Fixed at start; equal on all stores.
-    pub tick: Span,
-    /// Ticks a follower waits at least before it campaigns; each peer draws its own wait between this and half as much again.
-    /// Default 10. More than `heartbeat-ticks`, else healthy leaders fall. Fixed at start; equal on all stores.
-    pub election_ticks: u32,
-    /// Ticks between a leader's heartbeats. Default 2. Fixed at start.
-    pub heartbeat_ticks: u32,
-    /// How long a leader may answer reads alone after a quorum last heard it. Default "800ms". At most
-    /// `(election-ticks - 2) * tick`, so that no other leader can be elected meanwhile. "0s" sends every read to a quorum. Fixed at start.
-    pub lease: Span,
-    /// Largest raft entry, and so largest write request. Default "8MiB". At most "64MiB". Fixed at start.
-    pub entry_max: ByteSize,
-    /// Most entry bytes in one message to a follower. Default "1MiB". Fixed at start.
-    pub message_max: ByteSize,
-    /// Messages to one follower under way before its answer. Default 256. Fixed at start.
-    pub inflight_max: u32,
-    /// Entries kept in memory of one region for lagging followers, in bytes. Default "4MiB". Fixed at start.
-    pub entry_cache: ByteSize,
-    /// Applied entries after which a region's log is compacted. Default 10000. Fixed at start.
-    pub log_entries_max: u64,
-    /// Bytes of applied entries after which a region's log is compacted even if a follower still needs them (it then gets
-    /// a raft snapshot). Default "64MiB". Fixed at start.
-    pub log_bytes_max: ByteSize,
-    /// How often the engine is made durable so that the raft log can be compacted. Default "10s". Fixed at start.
-    pub flush_interval: Span,
-    /// How often a leader tells the placement driver of its region when nothing changed. Default "60s". Fixed at start.
-    pub region_heartbeat: Span,
-    /// Threads that step peers. Default 1. Fixed at start.
-    pub raft_threads: u32,
-    /// Threads that apply committed entries. Default 1. Fixed at start.
-    pub apply_threads: u32,
-    /// Requests a region queues before new ones are refused. Default 4096. Fixed at start.
-    pub mailbox_max: u32,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            tick: Span::millis(100),
-            election_ticks: 10,
-            heartbeat_ticks: 2,
-            lease: Span::millis(800),
-            entry_max: ByteSize::mib(8),
-            message_max: ByteSize::mib(1),
-            inflight_max: 256,
-            entry_cache: ByteSize::mib(4),
-            log_entries_max: 10_000,
-            log_bytes_max: ByteSize::mib(64),
-            flush_interval: Span::secs(10),
-            region_heartbeat: Span::secs(60),
-            raft_threads: 1,
-            apply_threads: 1,
-            mailbox_max: 4096,
-        }
+section! { "raft",
+    /// How regions replicate.
+    pub struct Config {
+        /// Length of a raft tick. From "10ms" to "10s". Fixed at start; equal on all stores.
+        pub tick: Span = Span::millis(100),
+        /// Ticks a follower waits at least before it campaigns; each peer draws its own wait between this and half as much again.
+        /// More than `heartbeat-ticks`, else healthy leaders fall. Fixed at start; equal on all stores.
+        pub election_ticks: u32 = 10,
+        /// Ticks between a leader's heartbeats. Fixed at start.
+        pub heartbeat_ticks: u32 = 2,
+        /// How long a leader may answer reads alone after a quorum last heard it. At most
+        /// `(election-ticks - 2) * tick`, so that no other leader can be elected meanwhile. "0ms" sends every read to a quorum.
+        /// Fixed at start.
+        pub lease: Span = Span::millis(800),
+        /// Largest raft entry, and so largest write request. At most "64MiB". Fixed at start.
+        pub entry_max: ByteSize = ByteSize::mib(8),
+        /// Most entry bytes in one message to a follower. Fixed at start.
+        pub message_max: ByteSize = ByteSize::mib(1),
+        /// Messages to one follower under way before its answer. Fixed at start.
+        pub inflight_max: u32 = 256,
+        /// Entries kept in memory of one region for lagging followers, in bytes. Fixed at start.
+        pub entry_cache: ByteSize = ByteSize::mib(4),
+        /// Applied entries after which a region's log is compacted. Fixed at start.
+        pub log_entries_max: u64 = 10_000,
+        /// Bytes of applied entries after which a region's log is compacted even if a follower still needs them (it then gets
+        /// a raft snapshot). Fixed at start.
+        pub log_bytes_max: ByteSize = ByteSize::mib(64),
+        /// How often the engine is made durable so that the raft log can be compacted. Fixed at start.
+        pub flush_interval: Span = Span::secs(10),
+        /// How often a leader tells the placement driver of its region when nothing changed. Fixed at start.
+        pub region_heartbeat: Span = Span::secs(60),
+        /// Threads that step peers. Fixed at start.
+        pub raft_threads: u32 = 1,
+        /// Threads that apply committed entries. Fixed at start.
+        pub apply_threads: u32 = 1,
+        /// Requests a region queues before new ones are refused. Fixed at start.
+        pub mailbox_max: u32 = 4096,
     }
 }
 

@@ -64,6 +64,8 @@ pub enum Event {
     },
     /// Stand for election now, without waiting for the timeout.
     Campaign,
+    /// Tell the placement driver of the region.
+    Report,
     /// The write of this number and all before it are durable.
     Persisted {
         ready: u64,
@@ -325,6 +327,8 @@ impl Peer {
             Event::ConfChange { epoch, changes, reply } => self.on_conf_change(now, epoch, changes, reply, fx),
             Event::TransferLeader { to, reply } => self.on_transfer_leader(to, reply, fx),
             Event::Campaign => self.on_campaign(),
+            Event::Report if self.is_leader() => self.report(now, fx),
+            Event::Report => {}
             Event::Persisted { ready } => self.on_persisted(ready, fx),
             Event::Applied(applied) => self.on_applied(now, applied, fx),
             Event::Fetched { fetch, entries } => self.on_fetched(fetch, entries),

@@ -235,6 +235,14 @@ impl RaftStore {
         self.shared.send_request(region, Event::TransferLeader { to, reply });
     }
 
+    /// Tells the placement driver of every region that this store leads, as if each had just changed.
+    pub fn report_all(&self) {
+        let led: Vec<RegionId> = self.shared.delegates.read().keys().copied().collect();
+        for region in led {
+            self.shared.send_request(region, Event::Report);
+        }
+    }
+
     /// Lets this store's peer of the region stand for election now.
     pub fn campaign(&self, region: RegionId) {
         self.shared.send_request(region, Event::Campaign);

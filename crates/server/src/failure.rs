@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use base::ClusterId;
+
 use crate::config::LoadError;
 
 /// Ends the process with exit code 2.
@@ -31,24 +33,26 @@ pub enum Failure {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("disk of {} is full: {free} free, storage.disk-reserve wants {wanted}", .dir.display())]
+    #[error("disk of {} is full: {free} free, server.disk-reserve wants {wanted}", .dir.display())]
     DiskFull {
         dir: PathBuf,
         free: base::ByteSize,
         wanted: base::ByteSize,
     },
-    #[error("data directory {} belongs to cluster {found}, the placement driver {pd} leads cluster {wanted}; give it another directory with --data-dir", .dir.display())]
+    #[error("data directory {} belongs to cluster {found}, the placement driver to cluster {wanted}; join with another --data-dir", .dir.display())]
     WrongCluster {
         dir: PathBuf,
-        found: u64,
-        wanted: u64,
-        pd: String,
+        found: ClusterId,
+        wanted: ClusterId,
     },
-    #[error("no placement driver answers at {pd}")]
-    NoPlacementDriver {
-        pd: String,
-        source: Box<dyn std::error::Error + Send + Sync>,
+    #[error("data directory {} holds data of API version {found}, not {wanted}; start with --api-version {found}", .dir.display())]
+    ApiVersion {
+        dir: PathBuf,
+        found: String,
+        wanted: &'static str,
     },
+    #[error("open the placement driver's data in {}", .dir.display())]
+    PdData { dir: PathBuf, source: pd::log::Error },
 }
 
 fn holder(pid: &Option<u32>) -> String {

@@ -1,21 +1,21 @@
 //! Options of the engine.
 
-use base::ByteSize;
+use base::{ByteSize, section};
 use serde::{Deserialize, Serialize};
 
-/// `[engine]`: how a store keeps data on disk.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct EngineConfig {
-    /// Memory for blocks of tables that were read. Grows as reads need it. Default 256MiB, at least 1MiB. Fixed at start.
-    pub cache_size: ByteSize,
-    /// Writes gathered in memory before they become tables. Larger means less rewriting and a longer restart; up to four times
-    /// this much memory is used while writes come faster than the disk takes them. Default 32MiB, from 1MiB to 1GiB. Fixed at
-    /// start.
-    pub memtable_size: ByteSize,
-    /// Whether tables are compressed. Default "lz4"; "none" for data that is compressed already. Applies to tables written from
-    /// now on. Fixed at start.
-    pub compression: Compression,
+section! { "engine",
+    /// How a store keeps data on disk.
+    pub struct EngineConfig {
+        /// Memory for blocks of tables that were read. Grows as reads need it. At least 1MiB. Fixed at start.
+        pub cache_size: ByteSize = ByteSize::mib(256),
+        /// Writes gathered in memory before they become tables. Larger means less rewriting and a longer restart; up to four times
+        /// this much memory is used while writes come faster than the disk takes them. From 1MiB to 1GiB.
+        /// Fixed at start.
+        pub memtable_size: ByteSize = ByteSize::mib(32),
+        /// Whether tables are compressed: `lz4`, or `none` for data that is compressed already. Applies to tables
+        /// written from now on. Fixed at start.
+        pub compression: Compression = Compression::Lz4,
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,16 +24,6 @@ pub enum Compression {
     None,
     #[default]
     Lz4,
-}
-
-impl Default for EngineConfig {
-    fn default() -> EngineConfig {
-        EngineConfig {
-            cache_size: ByteSize::mib(256),
-            memtable_size: ByteSize::mib(32),
-            compression: Compression::Lz4,
-        }
-    }
 }
 
 impl EngineConfig {

@@ -4,34 +4,24 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::{ByteSize, RegionId};
+use base::{ByteSize, RegionId, section};
 use prost::Message;
 use proto::ferrite_raft::RaftState;
 use raft::eraftpb::Entry;
 use raft_engine::{Command, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
-use serde::{Deserialize, Serialize};
 
 use super::{Error, Found, RaftLog, Result};
 use crate::peer::RaftWrite;
 use crate::storage::LogPosition;
 
-/// `[raft-log]`: where entries are kept until the engine holds their effects durably.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct LogConfig {
-    /// Size at which a log file is closed and the next one begun. Default "32MiB". From "1MiB" to "1GiB". Fixed at start.
-    pub file_size: ByteSize,
-    /// Bytes of log files from which on old ones are given back or recycled. Default "256MiB". At least four times `file-size`.
-    /// Fixed at start.
-    pub purge_threshold: ByteSize,
-}
-
-impl Default for LogConfig {
-    fn default() -> LogConfig {
-        LogConfig {
-            file_size: ByteSize::mib(32),
-            purge_threshold: ByteSize::mib(256),
-        }
+section! { "raft-log",
+    /// Where entries are kept until the engine holds their effects durably.
+    pub struct LogConfig {
+        /// Size at which a log file is closed and the next one begun. From "1MiB" to "1GiB". Fixed at start.
+        pub file_size: ByteSize = ByteSize::mib(32),
+        /// Bytes of log files from which on old ones are given back or recycled. At least four times `file-size`.
+        /// Fixed at start.
+        pub purge_threshold: ByteSize = ByteSize::mib(256),
     }
 }
 

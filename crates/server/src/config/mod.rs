@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use base::log::LogFormat;
 use base::options::SectionDoc;
 use base::{ByteSize, Span, section};
+use engine::EngineConfig;
+use raftstore::log::LogConfig;
 use serde::{Deserialize, Serialize};
 
 pub use load::LoadError;
@@ -59,17 +61,15 @@ pub enum ApiVersion {
     V2,
 }
 
-/// Which engine holds the data of a store. Belongs to the data: it is fixed at first start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EngineKind {
-    /// The default: a log-structured merge tree in pure Rust.
-    #[default]
-    Fjall,
-    /// RocksDB; wants a binary built with the cargo feature `rocksdb`.
-    Rocksdb,
-    /// Nothing on disk but the raft log: for trials.
-    Memory,
+impl ApiVersion {
+    /// As users write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            ApiVersion::V1 => "v1",
+            ApiVersion::V1Ttl => "v1ttl",
+            ApiVersion::V2 => "v2",
+        }
+    }
 }
 
 section! { "server",
@@ -85,6 +85,8 @@ section! { "server",
         pub advertise_addr: String = String::new(),
         /// Address of the status port (metrics, profiles, dashboard, over plain HTTP); empty turns it off. Fixed at start.
         pub status_addr: String = "127.0.0.1:20180".into(),
+        /// A process with a store refuses to start with less free disk than this. Fixed at start.
+        pub disk_reserve: ByteSize = ByteSize::mib(64),
         /// How raw data lies in the store: `v1`, `v1ttl` or `v2`. The same on all stores; fixed when the data directory is made.
         pub api_version: ApiVersion = ApiVersion::V1,
         /// Whether to listen on addresses that other machines reach although traffic is neither encrypted nor authenticated.
@@ -111,57 +113,8 @@ section! { "pd",
         pub join: Vec<String> = Vec::new(),
         /// Copies of each region that the cluster works towards. Bound 1 to 7, odd. Fixed when the cluster starts.
         pub replicas: usize = 3,
-    }
-}
-
-section! { "storage",
-    /// What a store keeps on disk.
-    pub struct StorageConfig {
-        /// Engine of the data: `fjall`, `rocksdb` (a build with that feature) or `memory`. Fixed when the data directory is made.
-        pub engine: EngineKind = EngineKind::Fjall,
-        /// Memory for blocks read from disk. At least 1MiB. Fixed at start.
-        pub block_cache: ByteSize = ByteSize::mib(128),
-        /// A store refuses to start with less free disk than this. Fixed at start.
-        pub disk_reserve: ByteSize = ByteSize::mib(64),
-    }
-}
-
-section! { "raft",
-    /// How regions replicate.
-    pub struct RaftConfig {
-        /// Length of a raft tick. From 10ms to 10s. Fixed at start; equal on all stores.
-        pub tick: Span = Span::millis(100),
-        /// Ticks a follower waits at least before it campaigns; each peer draws its own wait between this and half as much again.
-        /// More than `heartbeat-ticks`, else healthy leaders fall. Fixed at start; equal on all stores.
-        pub election_ticks: u32 = 10,
-        /// Ticks between a leader's heartbeats. At least 1. Fixed at start.
-        pub heartbeat_ticks: u32 = 2,
-        /// How long a leader may answer reads alone after a quorum last heard it. At most `(election-ticks - 2) * tick`, so that no
-        /// other leader can be elected meanwhile; `0ms` sends every read to a quorum. Fixed at start.
-        pub lease: Span = Span::millis(800),
-        /// Largest raft entry, and so largest write request. At most 64MiB. Fixed at start.
-        pub entry_max: ByteSize = ByteSize::mib(8),
-        /// Most entry bytes in one message to a follower. At most 64MiB. Fixed at start.
-        pub message_max: ByteSize = ByteSize::mib(1),
-        /// Messages to one follower under way before its answer. At most 100000. Fixed at start.
-        pub inflight_max: u32 = 256,
-        /// Entries kept in memory of one region for lagging followers, in bytes. Fixed at start.
-        pub entry_cache: ByteSize = ByteSize::mib(4),
-        /// Applied entries after which a region's log is compacted. At least 1. Fixed at start.
-        pub log_entries_max: u64 = 10_000,
-        /// Bytes of applied entries after which a region's log is compacted even if a follower still needs them (it then gets
-        /// a raft snapshot). Fixed at start.
-        pub log_bytes_max: ByteSize = ByteSize::mib(64),
-        /// How often the engine is made durable so that the raft log can be compacted. Fixed at start.
-        pub flush_interval: Span = Span::secs(10),
-        /// How often a leader tells the placement driver of its region when nothing changed. Fixed at start.
-        pub region_heartbeat: Span = Span::secs(60),
-        /// Threads that step peers. At most 64. Fixed at start.
-        pub raft_threads: u32 = 1,
-        /// Threads that apply committed entries. At most 64. Fixed at start.
-        pub apply_threads: u32 = 1,
-        /// Requests a region queues before new ones are refused. At most 1000000. Fixed at start.
-        pub mailbox_max: u32 = 4096,
+        /// Keys, as text, at which the first regions are split, for data whose spread is known. Fixed when the cluster starts.
+        pub split_keys: Vec<String> = Vec::new(),
     }
 }
 
@@ -180,7 +133,7 @@ section! { "transport",
 
 section! { "log",
     /// What the process tells on standard error.
-    pub struct LogConfig {
+    pub struct LoggingConfig {
         /// Level `error`, `warn`, `info`, `debug` or `trace`, or a filter such as `info,raftstore=debug`. Fixed at start.
         pub level: String = "info".into(),
         /// `text` for people, `json` for programs: one object a line. Fixed at start.
@@ -194,20 +147,23 @@ section! { "log",
 pub struct Config {
     pub server: ServerConfig,
     pub pd: PdConfig,
-    pub storage: StorageConfig,
-    pub raft: RaftConfig,
+    pub engine: EngineConfig,
+    pub raft: raftstore::Config,
+    #[serde(rename = "raft-log")]
+    pub raft_log: LogConfig,
     pub transport: TransportConfig,
-    pub log: LogConfig,
+    pub log: LoggingConfig,
 }
 
 /// Every section in the order of the reference page.
-pub const SECTIONS: [SectionDoc; 6] = [
+pub const SECTIONS: [SectionDoc; 7] = [
     ServerConfig::DOC,
     PdConfig::DOC,
-    StorageConfig::DOC,
-    RaftConfig::DOC,
-    TransportConfig::DOC,
+    EngineConfig::DOC,
+    raftstore::Config::DOC,
     LogConfig::DOC,
+    TransportConfig::DOC,
+    LoggingConfig::DOC,
 ];
 
 /// Collects what is wrong: one line a fault, `raft.election-ticks = 1: wanted more than raft.heartbeat-ticks (2)`.
@@ -272,19 +228,18 @@ impl Config {
     pub fn validate(&self) -> Vec<String> {
         let mut faults = Faults::default();
         self.validate_server(&mut faults);
-        self.validate_raft(&mut faults);
         self.validate_transport(&mut faults);
-        faults.0
+        [
+            faults.0,
+            self.engine.validate(),
+            self.raft.validate(),
+            self.raft_log.validate(),
+        ]
+        .concat()
     }
 
     fn validate_server(&self, faults: &mut Faults) {
-        let Config {
-            server,
-            pd,
-            storage,
-            log,
-            ..
-        } = self;
+        let Config { server, pd, log, .. } = self;
         if server.role.has_store() {
             faults.listener("server.addr", &server.addr, server.allow_insecure);
         }
@@ -325,14 +280,6 @@ impl Config {
         if pd.replicas % 2 == 0 || pd.replicas > 7 {
             faults.add("pd.replicas", pd.replicas, "1, 3, 5 or 7");
         }
-        if storage.engine == EngineKind::Rocksdb && cfg!(not(feature = "rocksdb")) {
-            faults.add(
-                "storage.engine",
-                "\"rocksdb\"",
-                "\"fjall\" or \"memory\": this binary is built without the feature rocksdb",
-            );
-        }
-        faults.at_least("storage.block-cache", storage.block_cache, ByteSize::mib(1));
         if let Err(why) = base::log::check_filter(&log.level) {
             faults.add(
                 "log.level",
@@ -340,34 +287,6 @@ impl Config {
                 format_args!("a level such as \"info\", or a filter ({why})"),
             );
         }
-    }
-
-    fn validate_raft(&self, faults: &mut Faults) {
-        let raft = &self.raft;
-        faults.within("raft.tick", raft.tick, Span::millis(10), Span::secs(10));
-        faults.at_least("raft.heartbeat-ticks", raft.heartbeat_ticks, 1);
-        if raft.election_ticks <= raft.heartbeat_ticks {
-            faults.add(
-                "raft.election-ticks",
-                raft.election_ticks,
-                format_args!("more than raft.heartbeat-ticks ({})", raft.heartbeat_ticks),
-            );
-        }
-        let lease_max = Span(raft.tick.0 * raft.election_ticks.saturating_sub(2));
-        if raft.lease > lease_max {
-            faults.add(
-                "raft.lease",
-                raft.lease,
-                format_args!("at most (raft.election-ticks - 2) * raft.tick ({lease_max})"),
-            );
-        }
-        faults.within("raft.entry-max", raft.entry_max, ByteSize::kib(1), ByteSize::mib(64));
-        faults.within("raft.message-max", raft.message_max, ByteSize::kib(1), ByteSize::mib(64));
-        faults.within("raft.inflight-max", raft.inflight_max, 1, 100_000);
-        faults.at_least("raft.log-entries-max", raft.log_entries_max, 1);
-        faults.within("raft.raft-threads", raft.raft_threads, 1, 64);
-        faults.within("raft.apply-threads", raft.apply_threads, 1, 64);
-        faults.within("raft.mailbox-max", raft.mailbox_max, 1, 1_000_000);
     }
 
     fn validate_transport(&self, faults: &mut Faults) {
