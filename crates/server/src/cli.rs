@@ -13,6 +13,7 @@ use crate::config::{ApiVersion, Config, Role};
 use crate::ctl;
 use crate::failure::Failure;
 use crate::node;
+use crate::playground::{self, PlaygroundArgs};
 
 /// What `--version` prints behind the name.
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FERRITE_COMMIT"), ")");
@@ -20,6 +21,7 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FERRITE_COM
 const EXAMPLES: &str = "\
 Examples:
   ferrite server                      a whole database in ./ferrite-data, clients dial 127.0.0.1:2379
+  ferrite playground --stores 3       three replicated stores in one process, gone when it ends
   ferrite ctl put greeting hello      write a key
   ferrite ctl get greeting            read it
 
@@ -53,6 +55,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Server(Box<ServerArgs>),
+    Playground(PlaygroundArgs),
     Ctl(ctl::Args),
     /// Print completions for a shell: `ferrite completions bash > /etc/bash_completion.d/ferrite`.
     Completions {
@@ -196,6 +199,7 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Server(args) => server(*args),
+        Command::Playground(args) => playground::run(args).map(|()| ExitCode::SUCCESS),
         Command::Ctl(args) => ctl_runtime()?.block_on(ctl::run(args)),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -15,9 +15,11 @@ pub mod listen;
 pub mod node;
 pub mod pd_client;
 pub mod pd_service;
+pub mod playground;
 pub mod raw;
 pub mod status;
 pub mod tikv_service;
+pub mod transport;
 
 /// Version that `--version` and the status port tell.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

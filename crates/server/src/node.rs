@@ -3,15 +3,25 @@
 //! Start: ports are bound first (the usual fault, and nothing has happened yet), then the data directory is taken, then the
 //! status port answers while the rest starts. Stop, on SIGTERM or SIGINT, goes the other way round and is bounded in time.
 
+mod pd;
+mod rest;
+mod store;
+
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use base::thread;
+use rand::TryRngCore;
+use rand::rngs::OsRng;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
+use tracing::{info, warn};
 
-use crate::config::{Config, listen_addr};
+pub use self::pd::PdNode;
+pub use self::store::{PdAt, StoreNode};
+use crate::config::{Config, Role, listen_addr, strip_scheme};
 use crate::data_dir::DataDir;
 use crate::failure::Failure;
 use crate::listen::{self, Listener};
@@ -21,45 +31,96 @@ use crate::status::{self, Status};
 pub const PD: &str = "placement driver";
 pub const STORE: &str = "store";
 
-/// The runtime that serves the network: `threads` workers called `grpc`.
-pub fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
+/// Runs what `config` asks for until the process is told to stop. `config` is valid.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    run_process(&config, serve(&config))
+}
+
+/// Runs `work` as the whole of the process: with its logs, its limits and its threads `grpc`.
+pub fn run_process(config: &Config, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    base::log::init(&config.log.level, config.log.format).map_err(Failure::LogLevel)?;
+    thread::abort_on_panic();
+    raise_file_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(config.grpc_threads())
         .thread_name("grpc")
         .enable_all()
         .build()
-        .context("start the threads that serve the network")
-}
-
-/// Runs what `config` asks for until the process is told to stop. `config` is valid.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    base::log::init(&config.log.level, config.log.format).map_err(Failure::LogLevel)?;
-    thread::abort_on_panic();
-    let runtime = runtime(config.grpc_threads())?;
-    let outcome = runtime.block_on(serve(config));
+        .context("start the threads that serve the network")?;
+    let outcome = runtime.block_on(work);
     // Blocking work that is still under way (a raft snapshot being written) is not waited for: it is redone.
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut stop_signal = StopSignal::new()?;
-    let ports = Ports::bind(&config)?;
-    let data = DataDir::open(&config.server.data_dir, config.storage.disk_reserve)?;
+    let ports = Ports::bind(config)?;
+    let data = DataDir::open(&config.server.data_dir, config.server.disk_reserve)?;
     info!(version = crate::VERSION, commit = crate::COMMIT, data_dir = %data.path().display(), grpc_threads = config.grpc_threads(), "start");
-    let role = config.server.role;
-    let awaited = [(role.has_pd(), PD), (role.has_store(), STORE)];
-    let status = Status::new(&config, awaited.into_iter().filter(|(runs, _)| *runs).map(|(_, name)| name));
-    // Held, and told as not ready, until the parts that serve them are there.
-    let _waiting = (ports.pd, ports.store);
+    let status = Status::new(config, awaited(config.server.role));
     let status_port = ports.status.map(|port| serve_status(port, &status)).transpose()?;
-    stop_signal.wait().await;
-    status.stopping();
+    let drain = config.server.drain.0;
+    let started = tokio::select! {
+        node = Node::start(config, &data, ports.pd, ports.store, &status) => Some(node?),
+        () = stop_signal.wait() => None,
+    };
+    if let Some(node) = started {
+        stop_signal.wait().await;
+        status.stopping();
+        node.stop(drain).await?;
+    }
     if let Some(port) = status_port {
-        port.stop(config.server.drain.0).await;
+        port.stop(Duration::from_millis(100)).await;
     }
     info!("stopped");
     Ok(())
+}
+
+fn awaited(role: Role) -> Vec<&'static str> {
+    let parts = [(role.has_pd(), PD), (role.has_store(), STORE)];
+    parts.into_iter().filter(|(runs, _)| *runs).map(|(_, name)| name).collect()
+}
+
+/// What a process runs besides its status port.
+struct Node {
+    pd: Option<PdNode>,
+    store: Option<StoreNode>,
+}
+
+impl Node {
+    async fn start(
+        config: &Config,
+        data: &DataDir,
+        pd_port: Option<std::net::TcpListener>,
+        store_port: Option<std::net::TcpListener>,
+        status: &Status,
+    ) -> anyhow::Result<Node> {
+        let pd = match pd_port {
+            Some(port) => Some(PdNode::start(config, &data.path().join("pd"), port, status).await?),
+            None => None,
+        };
+        let at = match &pd {
+            Some(pd) => PdAt::Here(pd.handle().clone()),
+            None => PdAt::There(config.pd.join.iter().map(|addr| strip_scheme(addr).to_owned()).collect()),
+        };
+        let store = match store_port {
+            Some(port) => Some(StoreNode::start(config, &data.path().join("store"), at, port, status).await?),
+            None => None,
+        };
+        Ok(Node { pd, store })
+    }
+
+    /// The store first: its last words go to the placement driver.
+    async fn stop(self, drain: Duration) -> anyhow::Result<()> {
+        if let Some(store) = self.store {
+            store.stop(drain).await?;
+        }
+        if let Some(pd) = self.pd {
+            pd.stop(drain).await;
+        }
+        Ok(())
+    }
 }
 
 /// Serves the status port.
@@ -93,14 +154,46 @@ fn checked(addr: &str) -> SocketAddr {
     listen_addr(addr).expect("the configuration was validated")
 }
 
+/// Where others dial a listener: as advertised, else where it is bound.
+fn with_address(advertised: &str, bound: SocketAddr) -> String {
+    match advertised {
+        "" => bound.to_string(),
+        given => given.to_owned(),
+    }
+}
+
+/// Runs work on the disk where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> anyhow::Result<T> + Send + 'static) -> anyhow::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .context("a panic has ended the work")?
+}
+
+/// A number that nobody else draws, from the system's source. Ids and seeds of a process; machines get theirs from it.
+fn random_id() -> u64 {
+    let drawn = OsRng.try_next_u64().expect("the system gives randomness");
+    // Zero stands for unknown, and the highest bit is left free for clients that read a signed number.
+    (drawn >> 1).max(1)
+}
+
+/// Every connection and every table of the engine is an open file; the usual soft limit of 1024 is for programs that use `select`.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!(%error, "raise the limit of open files");
+    }
+}
+
 /// What tells a process to stop: SIGTERM from a supervisor, SIGINT from a terminal.
-struct StopSignal {
+pub struct StopSignal {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
 }
 
 impl StopSignal {
-    fn new() -> anyhow::Result<StopSignal> {
+    pub fn new() -> anyhow::Result<StopSignal> {
         let listen = |kind| signal(kind).context("listen for signals");
         Ok(StopSignal {
             terminate: listen(SignalKind::terminate())?,
@@ -108,7 +201,7 @@ impl StopSignal {
         })
     }
 
-    async fn wait(&mut self) {
+    pub async fn wait(&mut self) {
         let name = tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

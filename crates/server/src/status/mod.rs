@@ -5,6 +5,7 @@
 mod profile;
 
 use std::collections::BTreeSet;
+use std::future::Future;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -13,10 +14,12 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use base::MonoTime;
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::config::Config;
+use crate::config::{ApiVersion, Config};
 
 /// Connections at once: a few people and scrapers.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -42,7 +45,6 @@ pub struct Report {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PdReport {
     pub address: String,
-    pub leads: bool,
     /// Stores and regions of the whole cluster.
     pub stores: u64,
     pub regions: u64,
@@ -54,7 +56,7 @@ pub struct StoreReport {
     pub id: u64,
     pub address: String,
     pub engine: &'static str,
-    pub api_version: String,
+    pub api_version: ApiVersion,
     /// Regions with a peer here.
     pub regions: u64,
     /// Regions led here.
@@ -63,7 +65,7 @@ pub struct StoreReport {
     pub disk_free_bytes: u64,
 }
 
-type Part = Box<dyn Fn(&mut Report) + Send + Sync>;
+type Part = Arc<dyn Fn(Report) -> BoxFuture<'static, Report> + Send + Sync>;
 
 /// What the status port knows of the process. Parts add themselves as they start.
 pub struct Status {
@@ -84,9 +86,9 @@ impl Status {
         })
     }
 
-    /// Lets `part` add to every report from now on. It is called for each request, so it answers at once.
-    pub fn add_part(&self, part: impl Fn(&mut Report) + Send + Sync + 'static) {
-        self.parts.lock().push(Box::new(part));
+    /// Lets `part` add to every report from now on. It is called for each request, so it answers soon.
+    pub fn add_part<F: Future<Output = Report> + Send + 'static>(&self, part: impl Fn(Report) -> F + Send + Sync + 'static) {
+        self.parts.lock().push(Arc::new(move |report| part(report).boxed()));
     }
 
     /// Strikes `part` from what readiness waits for.
@@ -103,7 +105,7 @@ impl Status {
         self.awaited.lock().iter().copied().collect()
     }
 
-    pub fn report(&self) -> Report {
+    pub async fn report(&self) -> Report {
         let mut report = Report {
             version: crate::VERSION,
             commit: crate::COMMIT,
@@ -112,8 +114,9 @@ impl Status {
             ready: self.missing().is_empty(),
             ..Report::default()
         };
-        for part in self.parts.lock().iter() {
-            part(&mut report);
+        let parts = self.parts.lock().clone();
+        for part in parts {
+            report = part(report).await;
         }
         report
     }
@@ -125,7 +128,7 @@ pub fn router(status: Arc<Status>) -> Router {
         .route("/", get(|| async { Html(include_str!("dashboard.html")) }))
         .route(
             "/status",
-            get(|State(status): State<Arc<Status>>| async move { Json(status.report()) }),
+            get(|State(status): State<Arc<Status>>| async move { Json(status.report().await) }),
         )
         .route("/ready", get(ready))
         .route(

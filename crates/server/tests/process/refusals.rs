@@ -95,7 +95,7 @@ fn directory_that_cannot_be_made() {
 fn disk_full() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("ferrite.toml");
-    std::fs::write(&file, "[storage]\ndisk-reserve = \"1000000TiB\"\n").expect("write the file");
+    std::fs::write(&file, "[server]\ndisk-reserve = \"1000000TiB\"\n").expect("write the file");
     let output = ferrite(&FREE)
         .arg("--data-dir")
         .arg(dir.path().join("data"))

@@ -1,0 +1,487 @@
+//! The store of a process: engine, raft log, raft threads, its link to the placement driver, its listener.
+//!
+//! Who the store is, is written before anything else; the first regions of a cluster before the placement driver hears of them.
+//! A file `bootstrapping` stands while it is open whether the cluster took them: a crash in between is settled at the next start.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use base::{ClusterId, MonoTime, RegionId, StoreId, WallTime, codec};
+use bytes::Bytes;
+use engine::{Batch, Cf, Engine, FjallEngine, keys};
+use futures::FutureExt;
+use pd::{Operator, RegionInfo};
+use proto::metapb::{Peer, Region, RegionEpoch, Store};
+use proto::pdpb::StoreStats;
+use raftstore::command::{ConfKind, ConfOne};
+use raftstore::log::{EngineLog, RaftLog};
+use raftstore::peer::Report;
+use raftstore::shell::{Parts, RaftStore, Reporter};
+use raftstore::snapshot::FileSnapshots;
+use raftstore::store;
+use tokio::task::JoinHandle;
+use tracing::{debug, error, info, warn};
+
+use super::{STORE, blocking, random_id, with_address};
+use crate::config::{ApiVersion, Config};
+use crate::data_dir::free_bytes;
+use crate::failure::Failure;
+use crate::listen::{self, Listener};
+use crate::pd_client::{self, News, OnNews, PdLink, StorePd};
+use crate::pd_service::CLUSTER_VERSION;
+use crate::status::{Status, StoreReport};
+use crate::tikv_service::{Identity, TikvService};
+use crate::transport::{Network, Resolve, service};
+
+/// How long one request to the placement driver may take, with all its tries.
+const PD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a store tells the placement driver that it lives; what PD's clients expect.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Stands while it is open whether the cluster took this store's first regions.
+const BOOTSTRAPPING: &str = "bootstrapping";
+/// Holds the name of the API version that the data lies in.
+const API_VERSION: &str = "api-version";
+
+/// Where the placement driver is.
+pub enum PdAt {
+    /// In this process.
+    Here(pd::Handle),
+    /// At one of these addresses.
+    There(Vec<String>),
+}
+
+/// A running store.
+pub struct StoreNode {
+    pub id: StoreId,
+    /// Where clients and other stores dial it, `host:port`.
+    pub address: String,
+    raft: RaftStore,
+    network: Network,
+    listener: Listener,
+    heartbeats: JoinHandle<()>,
+}
+
+impl StoreNode {
+    /// Starts on the data in `dir`, or as a new store of the cluster at `pd`, and serves on `port`.
+    pub async fn start(
+        config: &Config,
+        dir: &Path,
+        pd: PdAt,
+        port: std::net::TcpListener,
+        status: &Status,
+    ) -> anyhow::Result<StoreNode> {
+        let address = with_address(&config.server.advertise_addr, port.local_addr()?);
+        let disk = Disk::open(config, dir).await?;
+        let started: Arc<OnceLock<RaftStore>> = Arc::default();
+        let link: Arc<dyn PdLink> = Arc::new(connect(pd, on_news(started.clone()), dir, &disk).await?);
+        let id = disk.identify(&*link).await?;
+        let meta = Store {
+            id: id.0,
+            address: address.clone(),
+            peer_address: address.clone(),
+            status_address: config.server.status_addr.clone(),
+            version: CLUSTER_VERSION.to_owned(),
+            git_hash: crate::COMMIT.to_owned(),
+            start_timestamp: WallTime::now().seconds() as i64,
+            deploy_path: std::env::current_exe().map_or_else(|_| String::new(), |path| path.display().to_string()),
+            ..Store::default()
+        };
+        disk.maybe_bootstrap(config, &*link, &meta).await?;
+        link.put_store(meta, deadline())
+            .await
+            .context("register the store with the placement driver")?;
+
+        let cluster = link.cluster();
+        let network = Network::new(cluster, &config.transport, resolve(link.clone()), disk.snapshots.clone());
+        let parts = Parts {
+            store: id,
+            cluster,
+            config: config.raft.clone(),
+            engine: disk.engine.clone(),
+            log: disk.log.clone(),
+            snapshots: disk.snapshots.clone(),
+            transport: Arc::new(network.clone()),
+            reporter: Arc::new(ToPd(link.clone())),
+            seed: random_id(),
+            fatal: Box::new(end_process),
+        };
+        let raft = blocking(move || Ok(RaftStore::start(parts)?)).await?;
+        assert!(started.set(raft.clone()).is_ok(), "a store is started once");
+
+        let into = raft.clone();
+        let deliver: service::Deliver = Arc::new(move |messages| into.on_messages(messages));
+        let receiver = service::Receiver::new(cluster, id, deliver, disk.snapshots, config.transport.snapshots_max);
+        let (_, health) = tonic_health::server::health_reporter();
+        let tikv = TikvService::new(
+            Arc::new(raft.clone()),
+            Identity { cluster, store: id },
+            config.server.api_version,
+        );
+        let routes = tonic::service::Routes::new(tikv.into_server())
+            .add_service(receiver.into_service())
+            .add_service(health)
+            .into_axum_router()
+            .fallback(listen::unknown_route);
+        let listener = listen::serve(port, routes, config.server.connections_max).context("serve the store")?;
+        let heartbeats = tokio::spawn(heartbeat(link, raft.clone(), disk.dir.clone()));
+        info!(store_id = id.0, %address, cluster_id = cluster.0, regions = raft.counts().0, "store serves");
+        let node = StoreNode {
+            id,
+            address,
+            raft,
+            network,
+            listener,
+            heartbeats,
+        };
+        node.tell(status, config.server.api_version, disk.dir);
+        status.part_ready(STORE);
+        Ok(node)
+    }
+
+    fn tell(&self, status: &Status, api_version: ApiVersion, dir: PathBuf) {
+        let (raft, address) = (self.raft.clone(), self.address.clone());
+        status.add_part(move |mut report| {
+            report.cluster_id = raft.cluster_id().0;
+            report.stores.push(store_report(&raft, &address, api_version, &dir));
+            async move { report }
+        });
+    }
+
+    /// Lets running requests end, then makes everything durable.
+    pub async fn stop(self, drain: Duration) -> anyhow::Result<()> {
+        self.listener.stop(drain).await;
+        self.heartbeats.abort();
+        self.network.stop();
+        let raft = self.raft;
+        blocking(move || Ok(raft.stop()?)).await.context("stop the store")
+    }
+}
+
+fn deadline() -> MonoTime {
+    MonoTime::now() + PD_TIMEOUT
+}
+
+fn store_report(raft: &RaftStore, address: &str, api_version: ApiVersion, dir: &Path) -> StoreReport {
+    let (regions, leaders) = raft.counts();
+    StoreReport {
+        id: raft.store_id().0,
+        address: address.to_owned(),
+        engine: raft.engine().name(),
+        api_version,
+        regions: regions as u64,
+        leaders: leaders as u64,
+        disk_bytes: raft.engine().disk_bytes() + raft.raft_log().disk_bytes(),
+        disk_free_bytes: free_bytes(dir).map_or(0, |free| free.0),
+    }
+}
+
+/// What a store keeps on disk.
+struct Disk {
+    dir: PathBuf,
+    engine: Arc<dyn Engine>,
+    log: Arc<dyn RaftLog>,
+    snapshots: Arc<FileSnapshots>,
+}
+
+impl Disk {
+    async fn open(config: &Config, dir: &Path) -> anyhow::Result<Disk> {
+        let (dir, config) = (dir.to_owned(), config.clone());
+        blocking(move || {
+            std::fs::create_dir_all(&dir).map_err(|source| Failure::Dir {
+                act: "make directory",
+                path: dir.clone(),
+                source,
+            })?;
+            check_api_version(&dir, config.server.api_version)?;
+            let engine = Arc::new(FjallEngine::open(&dir.join("engine"), &config.engine)?);
+            let log = Arc::new(EngineLog::open(&dir.join("raft-log"), &config.raft_log)?);
+            let snapshots = FileSnapshots::open(&dir.join("snapshots"));
+            let snapshots = snapshots.map_err(|source| Failure::Dir {
+                act: "open raft snapshots in",
+                path: dir.clone(),
+                source,
+            })?;
+            Ok(Disk {
+                dir,
+                engine,
+                log,
+                snapshots: Arc::new(snapshots),
+            })
+        })
+        .await
+    }
+
+    /// Who the store is: as written at its first start, else a new member of the cluster, written before anything else.
+    async fn identify(&self, link: &dyn PdLink) -> anyhow::Result<StoreId> {
+        let cluster = link.cluster();
+        if let Some(ident) = store::read_ident(&*self.engine)? {
+            let found = ClusterId(ident.cluster_id);
+            if found != cluster {
+                return Err(Failure::WrongCluster {
+                    dir: self.dir.clone(),
+                    found,
+                    wanted: cluster,
+                }
+                .into());
+            }
+            return Ok(StoreId(ident.store_id));
+        }
+        let id = StoreId(link.alloc_ids(1, deadline()).await.context("ask for a store id")?);
+        let engine = self.engine.clone();
+        blocking(move || Ok(store::write_ident(&*engine, cluster, id)?)).await?;
+        info!(store_id = id.0, cluster_id = cluster.0, "new store");
+        Ok(id)
+    }
+
+    /// Makes the cluster's first regions if there are none yet.
+    async fn maybe_bootstrap(&self, config: &Config, link: &dyn PdLink, meta: &Store) -> anyhow::Result<()> {
+        let bootstrapped = link
+            .is_bootstrapped(deadline())
+            .await
+            .context("ask whether the cluster is bootstrapped")?;
+        let marker = self.dir.join(BOOTSTRAPPING);
+        if marker.exists() {
+            self.settle(link, StoreId(meta.id), bootstrapped).await?;
+        }
+        if bootstrapped {
+            return Ok(());
+        }
+        let regions = first_regions(config, link, StoreId(meta.id)).await?;
+        std::fs::File::create(&marker)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| sync_dir(&self.dir))
+            .context("note the bootstrap")?;
+        let (engine, log, written, id) = (self.engine.clone(), self.log.clone(), regions.clone(), StoreId(meta.id));
+        blocking(move || Ok(store::write_regions(&*engine, &*log, id, &written)?)).await?;
+        match link.bootstrap(meta.clone(), regions, deadline()).await {
+            Ok(()) => std::fs::remove_file(&marker).context("close the bootstrap")?,
+            // Another store was first, or the answer to an earlier try was lost.
+            Err(pd_client::Error::AlreadyBootstrapped) => self.settle(link, id, true).await?,
+            Err(error) => return Err(error).context("bootstrap the cluster"),
+        }
+        info!("cluster is bootstrapped");
+        Ok(())
+    }
+
+    /// Keeps the first regions that this store wrote if the cluster took them, erases them otherwise.
+    async fn settle(&self, link: &dyn PdLink, id: StoreId, bootstrapped: bool) -> anyhow::Result<()> {
+        for region in self.log.regions() {
+            let known = match bootstrapped {
+                true => link.region(region, deadline()).await.context("ask for a region")?,
+                false => None,
+            };
+            if !known.is_some_and(|known| known.peers.iter().any(|peer| peer.store_id == id.0)) {
+                let (engine, log) = (self.engine.clone(), self.log.clone());
+                blocking(move || erase_region(&*engine, &*log, region)).await?;
+            }
+        }
+        std::fs::remove_file(self.dir.join(BOOTSTRAPPING)).context("close the bootstrap")
+    }
+}
+
+fn sync_dir(dir: &Path) -> std::io::Result<()> {
+    std::fs::File::open(dir)?.sync_all()
+}
+
+/// Takes back a region that nobody but this store knows: state first, so that no state is left without its log.
+fn erase_region(engine: &dyn Engine, log: &dyn RaftLog, region: RegionId) -> anyhow::Result<()> {
+    let mut batch = Batch::new();
+    batch.delete(Cf::Local, keys::region_state(region));
+    batch.delete(Cf::Local, keys::apply_state(region));
+    engine.write(batch)?;
+    engine.sync()?;
+    Ok(log.remove(region)?)
+}
+
+/// Data of one API version must not be read as another's: the first start notes which it is.
+fn check_api_version(dir: &Path, wanted: ApiVersion) -> Result<(), Failure> {
+    let path = dir.join(API_VERSION);
+    let fail = |act| {
+        let path = path.clone();
+        move |source| Failure::Dir { act, path, source }
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(found) if found.trim() == wanted.name() => Ok(()),
+        Ok(found) => Err(Failure::ApiVersion {
+            dir: dir.to_owned(),
+            found: found.trim().to_owned(),
+            wanted: wanted.name(),
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let temporary = path.with_extension("tmp");
+            let write = || {
+                std::fs::write(&temporary, format!("{}\n", wanted.name()))?;
+                std::fs::File::open(&temporary)?.sync_all()?;
+                std::fs::rename(&temporary, &path)?;
+                sync_dir(dir)
+            };
+            write().map_err(fail("write"))
+        }
+        Err(error) => Err(fail("read")(error)),
+    }
+}
+
+/// The regions of a new cluster, all on `store`: one over all keys, or split at `pd.split-keys`.
+async fn first_regions(config: &Config, link: &dyn PdLink, store: StoreId) -> anyhow::Result<Vec<Region>> {
+    let mut borders: Vec<Bytes> = config
+        .pd
+        .split_keys
+        .iter()
+        .map(|key| border(key, config.server.api_version))
+        .collect();
+    borders.sort();
+    borders.dedup();
+    let starts: Vec<Bytes> = std::iter::once(Bytes::new()).chain(borders.iter().cloned()).collect();
+    let ends = borders.into_iter().chain([Bytes::new()]);
+    let first = link
+        .alloc_ids(2 * starts.len() as u32, deadline())
+        .await
+        .context("ask for region ids")?;
+    let region = |(at, (start_key, end_key)): (usize, (Bytes, Bytes))| {
+        let id = first + 2 * at as u64;
+        Region {
+            id,
+            start_key,
+            end_key,
+            region_epoch: Some(RegionEpoch { conf_ver: 1, version: 1 }),
+            peers: vec![Peer {
+                id: id + 1,
+                store_id: store.0,
+                ..Peer::default()
+            }],
+            ..Region::default()
+        }
+    };
+    Ok(starts.into_iter().zip(ends).enumerate().map(region).collect())
+}
+
+/// A border as regions have it: raw keys of V1 lie as they are, those of V2 encoded.
+fn border(key: &str, api: ApiVersion) -> Bytes {
+    match api {
+        ApiVersion::V1 | ApiVersion::V1Ttl => Bytes::copy_from_slice(key.as_bytes()),
+        ApiVersion::V2 => codec::encode_bytes(key.as_bytes()).into(),
+    }
+}
+
+/// Finds the placement driver. A store that was in a cluster waits for it as long as it takes; a new one gives up, as its user
+/// has probably mistyped the address.
+async fn connect(pd: PdAt, on_news: OnNews, dir: &Path, disk: &Disk) -> anyhow::Result<StorePd> {
+    let endpoints = match pd {
+        PdAt::Here(handle) => return Ok(StorePd::local(handle, on_news)),
+        PdAt::There(endpoints) => endpoints,
+    };
+    let is_known = store::read_ident(&*disk.engine)?.is_some();
+    loop {
+        match StorePd::connect(&endpoints, on_news.clone(), deadline()).await {
+            Ok(link) => return Ok(link),
+            Err(error) if is_known => {
+                warn!(data_dir = %dir.display(), error = %base::log::chain(&error), "wait for the placement driver")
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Where other stores are, as the placement driver knows.
+fn resolve(link: Arc<dyn PdLink>) -> Resolve {
+    Arc::new(move |store| {
+        let link = link.clone();
+        async move {
+            // Asked only to connect, and what was known may be why the last connection failed.
+            link.forget_store(store);
+            link.store(store, deadline())
+                .await
+                .map(|store| store.address)
+                .map_err(|error| error.to_string())
+        }
+        .boxed()
+    })
+}
+
+struct ToPd(Arc<dyn PdLink>);
+
+impl Reporter for ToPd {
+    fn report(&self, report: Report) {
+        let down = |(peer, down_seconds)| pd::DownPeer { peer, down_seconds };
+        self.0.region_heartbeat(RegionInfo {
+            region: report.region,
+            leader: report.leader,
+            term: report.term,
+            down_peers: report.down.into_iter().map(down).collect(),
+            pending_peers: report.pending,
+            approximate_bytes: 0,
+            approximate_keys: 0,
+        });
+    }
+
+    // The directory learns from whoever leads the region next.
+    fn forget(&self, _region: RegionId) {}
+}
+
+/// Carries out what the placement driver says, once the store runs.
+fn on_news(started: Arc<OnceLock<RaftStore>>) -> OnNews {
+    Arc::new(move |news| {
+        let Some(raft) = started.get() else { return };
+        match news {
+            News::Forgotten => raft.report_all(),
+            News::Order {
+                region,
+                epoch,
+                leader: _,
+                operator,
+            } => {
+                let (kind, peer) = match operator {
+                    Operator::AddLearner(peer) => (ConfKind::AddLearner, peer),
+                    Operator::Promote(peer) => (ConfKind::AddVoter, peer),
+                    Operator::Remove(peer) => (ConfKind::Remove, peer),
+                };
+                info!(region_id = region.0, peer_id = peer.id, store_id = peer.store_id, change = ?kind, "placement driver wants a change of membership");
+                let change = ConfOne {
+                    kind: kind as i32,
+                    peer: Some(peer),
+                };
+                let told = move |outcome| {
+                    if let Err(error) = outcome {
+                        // The placement driver says it again as long as it wants it.
+                        debug!(region_id = region.0, error = %base::log::chain(&error), "change of membership was not made");
+                    }
+                };
+                raft.change_membership(region, epoch, vec![change], Box::new(told));
+            }
+        }
+    })
+}
+
+/// Tells the placement driver that the store lives, and how full it is, until aborted.
+async fn heartbeat(link: Arc<dyn PdLink>, raft: RaftStore, dir: PathBuf) {
+    let mut ticks = tokio::time::interval(HEARTBEAT);
+    let started = WallTime::now().seconds() as u32;
+    loop {
+        ticks.tick().await;
+        let (regions, _) = raft.counts();
+        let used = raft.engine().disk_bytes() + raft.raft_log().disk_bytes();
+        let available = free_bytes(&dir).map_or(0, |free| free.0);
+        let stats = StoreStats {
+            store_id: raft.store_id().0,
+            capacity: used + available,
+            available,
+            used_size: used,
+            region_count: regions as u32,
+            start_time: started,
+            ..StoreStats::default()
+        };
+        if let Err(error) = link.store_heartbeat(stats, deadline()).await {
+            warn!(error = %base::log::chain(&error), "heartbeat to the placement driver");
+        }
+    }
+}
+
+/// Ends the process on what the store cannot go on after: a write that failed is never tried again, a restart recovers.
+fn end_process(error: &raftstore::Error) {
+    let error = base::log::chain(error).to_string();
+    error!(error, "store cannot go on");
+    eprintln!("ferrite: {error}");
+    std::process::exit(2);
+}
