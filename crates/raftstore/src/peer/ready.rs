@@ -174,6 +174,7 @@ impl Peer {
             self.unpublish(fx);
             if self.role == StateRole::Leader {
                 self.generated = None;
+                self.node.mut_store().drop_snapshot();
             }
         }
         (self.role, self.term) = (role, term);
@@ -347,8 +348,11 @@ impl Peer {
         };
         if let Some(generated) = self.generated.as_ref().filter(|generated| generated.key.position == position) {
             meta.region = Some(generated.region.clone());
-            snapshots.push(wire);
+            return snapshots.push(wire);
         }
+        // Its data is gone. The crate waits for the end of every snapshot it gave out, and sends nothing else meanwhile.
+        let to = wire.to.as_ref().map_or(0, |peer| peer.id);
+        self.node.report_snapshot(to, raft::SnapshotStatus::Failure);
     }
 
     fn address(&self, id: u64) -> Option<metapb::Peer> {

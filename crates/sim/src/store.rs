@@ -1,0 +1,572 @@
+//! A store in the simulation: carries out what peers want, as the threads of `raftstore::shell` do, under virtual time.
+//!
+//! Mailboxes fill as messages come and are handled in batches; raft log writes of all regions share one sync at a time; applying
+//! takes its time; answers leave when they are due. All that a crash leaves is in [`Data`].
+
+mod requests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId};
+use bytes::Bytes;
+use engine::MemEngine;
+use proto::metapb::Region;
+use raftstore::apply::{Applier, ApplyTask};
+use raftstore::delegate::Delegate;
+use raftstore::log::{MemLog, RaftLog};
+use raftstore::peer::{Effects, Event, Peer, RaftWrite};
+use raftstore::snapshot::{Key, MemSnapshots, Snapshots};
+use raftstore::storage::LogPosition;
+use raftstore::store::{Decision, Store as Control};
+use raftstore::{Config, RaftMessage};
+
+use self::requests::Requests;
+use crate::counts::Counts;
+use crate::disk::Disk;
+use crate::message::Message;
+use crate::network::Node;
+use crate::rng::Rng;
+
+pub const CLUSTER: ClusterId = ClusterId(7);
+
+/// A stream of a raft snapshot that takes longer than this counts as broken.
+const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(2);
+/// Between a message's coming and its mailbox's turn.
+const POLL_DELAY_MAX: Duration = Duration::from_micros(50);
+
+/// What outlives a store's process.
+#[derive(Clone, Default)]
+pub struct Data {
+    pub engine: MemEngine,
+    pub log: Arc<MemLog>,
+    pub snapshots: Arc<MemSnapshots>,
+}
+
+impl Data {
+    /// The data of a store that is to hold its peers of `regions`.
+    pub fn bootstrap(store: StoreId, regions: &[Region]) -> Data {
+        let data = Data::default();
+        let mine: Vec<_> = regions
+            .iter()
+            .filter(|region| raftstore::region::peer_on(region, store).is_some())
+            .cloned()
+            .collect();
+        raftstore::store::write_ident(&data.engine, CLUSTER, store).expect("memory takes the identity");
+        raftstore::store::write_regions(&data.engine, &*data.log, store, &mine).expect("memory takes the regions");
+        data
+    }
+
+    /// What a crash leaves: all that was synced, and a random part of what was not.
+    pub fn crash(self, rng: &mut Rng, counts: &mut Counts) -> Data {
+        let (writes, batches) = (self.log.unsynced(), self.engine.unsynced());
+        let (keep_writes, keep_batches) = (keep(rng, writes), keep(rng, batches));
+        counts.add_many("crash_lost_log_writes", u64::from(keep_writes < writes));
+        counts.add_many("crash_lost_engine_batches", u64::from(keep_batches < batches));
+        Data {
+            engine: self.engine.crash(keep_batches),
+            log: Arc::new(self.log.crash(keep_writes)),
+            snapshots: self.snapshots,
+        }
+    }
+}
+
+/// How many of `count` things not synced reached the disk: often none or all.
+fn keep(rng: &mut Rng, count: usize) -> usize {
+    match rng.below(3) {
+        0 => 0,
+        1 => count,
+        _ => rng.below(count + 1),
+    }
+}
+
+/// What a store is woken for.
+#[derive(Debug)]
+pub enum Timer {
+    Tick,
+    Poll,
+    /// The sync of the raft log under way is done.
+    Synced,
+    /// The first task of this peer's applier is done.
+    Applied(RegionId, PeerId),
+    /// Time to make the engine durable.
+    Flush,
+    /// A sync of the engine is done that began at this mark, with these indexes applied.
+    Flushed {
+        mark: u64,
+        applied: Vec<(RegionId, PeerId, u64)>,
+    },
+    /// A read of old entries, or the writing of a raft snapshot, is done.
+    Background(RegionId, PeerId, Box<dyn FnOnceEvent>),
+    /// The stream of a raft snapshot had its time.
+    SnapshotOverdue(RegionId, PeerId),
+}
+
+impl Timer {
+    /// Name for the trace.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Timer::Tick => "tick",
+            Timer::Poll => "poll",
+            Timer::Synced => "synced",
+            Timer::Applied(..) => "applied",
+            Timer::Flush => "flush",
+            Timer::Flushed { .. } => "flushed",
+            Timer::Background(..) => "background",
+            Timer::SnapshotOverdue(..) => "snapshot-overdue",
+        }
+    }
+}
+
+/// Work done in the background, whose result goes to the peer.
+pub trait FnOnceEvent {
+    fn call(self: Box<Self>) -> Event;
+}
+
+impl<F: FnOnce() -> Event> FnOnceEvent for F {
+    fn call(self: Box<Self>) -> Event {
+        self()
+    }
+}
+
+impl std::fmt::Debug for dyn FnOnceEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("work")
+    }
+}
+
+/// What a store wants done.
+#[derive(Default)]
+pub struct Out {
+    pub send: Vec<(Node, Message)>,
+    pub wake: Vec<(MonoTime, Timer)>,
+}
+
+/// How a store behaves, beside its configuration.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    pub apply_mean: Duration,
+    pub batch_max: usize,
+    pub flush_interval: Duration,
+}
+
+struct Cell {
+    peer: Peer,
+    applier: Applier,
+    mailbox: VecDeque<Event>,
+    tasks: VecDeque<ApplyTask>,
+}
+
+/// A running store.
+pub struct Store {
+    id: StoreId,
+    config: Arc<Config>,
+    pace: Pace,
+    rng: Rng,
+    data: Data,
+    control: Control,
+    cells: BTreeMap<RegionId, Cell>,
+    delegates: BTreeMap<RegionId, Delegate>,
+    requests: Requests,
+    poll_due: bool,
+    /// Raft log writes that wait for the sync under way to end.
+    writes: Vec<RaftWrite>,
+    /// Raft log writes under sync.
+    syncing: Vec<RaftWrite>,
+    /// Peers to which a raft snapshot streams.
+    streams: BTreeSet<(RegionId, PeerId)>,
+    pub counts: Counts,
+}
+
+impl Store {
+    /// Starts on the data found. `rng` must differ at each start.
+    pub fn start(id: StoreId, config: Arc<Config>, pace: Pace, data: Data, mut rng: Rng, now: MonoTime, out: &mut Out) -> Store {
+        let engine = Arc::new(data.engine.clone());
+        let (log, snapshots) = (data.log.clone(), data.snapshots.clone());
+        let mut control = Control::new(id, config.clone(), engine, log, snapshots, rng.seed());
+        let cell = |(peer, applier)| Cell {
+            peer,
+            applier,
+            mailbox: VecDeque::new(),
+            tasks: VecDeque::new(),
+        };
+        let recovered = control
+            .recover(now)
+            .unwrap_or_else(|error| panic!("store {id} cannot start: {}", chain(&error)));
+        let cells = recovered
+            .into_iter()
+            .map(|(peer, applier)| (peer.region_id(), cell((peer, applier))))
+            .collect();
+        out.wake.push((now + rng.span(Duration::ZERO, config.tick.0), Timer::Tick));
+        out.wake
+            .push((now + rng.span(Duration::ZERO, pace.flush_interval), Timer::Flush));
+        Store {
+            id,
+            config,
+            pace,
+            rng,
+            data,
+            control,
+            cells,
+            delegates: BTreeMap::new(),
+            requests: Requests::default(),
+            poll_due: false,
+            writes: Vec::new(),
+            syncing: Vec::new(),
+            streams: BTreeSet::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Ends the process; what it had in memory is gone.
+    pub fn into_data(self) -> Data {
+        self.data
+    }
+
+    pub fn data(&self) -> &Data {
+        &self.data
+    }
+
+    pub fn peer(&self, region: RegionId) -> Option<&Peer> {
+        self.cells.get(&region).map(|cell| &cell.peer)
+    }
+
+    /// Index up to which the engine holds a region's entries; its peer hears of it a little later.
+    pub fn applied(&self, region: RegionId) -> u64 {
+        self.cells.get(&region).map_or(0, |cell| cell.applier.applied().index)
+    }
+
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.cells.values().map(|cell| &cell.peer)
+    }
+
+    /// Whether all its peers have nothing left to do for now.
+    pub fn is_idle(&self) -> bool {
+        self.cells
+            .values()
+            .all(|cell| cell.mailbox.is_empty() && cell.tasks.is_empty())
+            && self.writes.is_empty()
+            && self.syncing.is_empty()
+    }
+
+    /// Gives a peer an event; one for a region that is not here is lost.
+    pub fn post(&mut self, now: MonoTime, region: RegionId, event: Event, out: &mut Out) {
+        let Some(cell) = self.cells.get_mut(&region) else { return };
+        cell.mailbox.push_back(event);
+        if !std::mem::replace(&mut self.poll_due, true) {
+            out.wake
+                .push((now + self.rng.span(Duration::ZERO, POLL_DELAY_MAX), Timer::Poll));
+        }
+    }
+
+    fn post_to(&mut self, now: MonoTime, region: RegionId, peer: PeerId, event: Event, out: &mut Out) {
+        if self.cells.get(&region).is_some_and(|cell| cell.peer.peer_id() == peer) {
+            self.post(now, region, event, out);
+        }
+    }
+
+    pub fn on_message(&mut self, now: MonoTime, from: Node, message: Message, out: &mut Out) {
+        match message {
+            Message::Raft(message) => drop(self.on_raft(now, message, None, out)),
+            Message::Snapshot { message, file } => {
+                let region = RegionId(message.region_id);
+                let to_peer = message.to.as_ref().map_or(0, |peer| peer.id);
+                let ok = self.on_raft(now, message, Some(file), out);
+                out.send.push((
+                    from,
+                    Message::SnapshotDone {
+                        region,
+                        to_peer: PeerId(to_peer),
+                        ok,
+                    },
+                ));
+            }
+            Message::SnapshotDone { region, to_peer, ok } => self.end_stream(now, region, to_peer, ok, out),
+            Message::Request(request) => self.on_request(now, from, request, out),
+            other => panic!("{} is not for a store", other.name()),
+        }
+        self.give_answers(now, out);
+    }
+
+    /// Whether the message reached a peer.
+    fn on_raft(&mut self, now: MonoTime, message: RaftMessage, file: Option<Bytes>, out: &mut Out) -> bool {
+        let region = RegionId(message.region_id);
+        let decision = self
+            .control
+            .on_message(&message, now)
+            .unwrap_or_else(|error| self.stop(&error));
+        match decision {
+            Decision::Drop => return false,
+            Decision::Answer(answer) => {
+                self.send_raft(answer, out);
+                return false;
+            }
+            Decision::Destroy => {
+                let Some(cell) = self.cells.get_mut(&region) else {
+                    return false;
+                };
+                let mut fx = Effects::default();
+                cell.peer.destroy(&mut fx);
+                self.carry_out(now, region, fx, out);
+                return false;
+            }
+            Decision::Create(made) => {
+                let (peer, applier) = *made;
+                self.cells.insert(
+                    region,
+                    Cell {
+                        peer,
+                        applier,
+                        mailbox: VecDeque::new(),
+                        tasks: VecDeque::new(),
+                    },
+                );
+                self.counts.add("peer_created");
+            }
+            Decision::Deliver => {}
+        }
+        if let (Some(file), Some(key)) = (file, snapshot_key(&message)) {
+            self.data.snapshots.receive(key, file);
+        }
+        self.post(now, region, Event::Raft(Box::new(message)), out);
+        true
+    }
+
+    pub fn on_timer(&mut self, now: MonoTime, timer: Timer, disk: &mut Disk, out: &mut Out) {
+        match timer {
+            Timer::Tick => {
+                let regions: Vec<_> = self.cells.keys().copied().collect();
+                regions
+                    .into_iter()
+                    .for_each(|region| self.post(now, region, Event::Tick, out));
+                out.wake.push((now + self.config.tick.0, Timer::Tick));
+            }
+            Timer::Poll => self.poll(now, out),
+            Timer::Synced => self.on_synced(now, out),
+            Timer::Applied(region, peer) => self.on_task_done(now, region, peer, out),
+            Timer::Flush => {
+                let mark = self.data.engine.written();
+                let applied = |(&region, cell): (&RegionId, &Cell)| (region, cell.peer.peer_id(), cell.applier.applied().index);
+                let applied = self.cells.iter().map(applied).collect();
+                out.wake.push((disk.sync(now), Timer::Flushed { mark, applied }));
+                out.wake.push((now + self.pace.flush_interval, Timer::Flush));
+            }
+            Timer::Flushed { mark, applied } => {
+                self.data.engine.sync_to(mark).unwrap_or_else(|error| self.stop(&error));
+                for (region, peer, applied) in applied {
+                    self.post_to(now, region, peer, Event::Durable { applied }, out);
+                }
+            }
+            Timer::Background(region, peer, work) => self.post_to(now, region, peer, work.call(), out),
+            Timer::SnapshotOverdue(region, peer) => self.end_stream(now, region, peer, false, out),
+        }
+        self.start_sync(now, disk, out);
+        self.give_answers(now, out);
+    }
+
+    /// Gives every mailbox its turn.
+    fn poll(&mut self, now: MonoTime, out: &mut Out) {
+        self.poll_due = false;
+        let due: Vec<_> = self
+            .cells
+            .iter()
+            .filter(|(_, cell)| !cell.mailbox.is_empty())
+            .map(|(&region, _)| region)
+            .collect();
+        for region in due {
+            let Some(cell) = self.cells.get_mut(&region) else { continue };
+            let batch = cell.mailbox.len().min(self.pace.batch_max);
+            let events: Vec<_> = cell.mailbox.drain(..batch).collect();
+            let fx = cell.peer.step(now, events);
+            self.carry_out(now, region, fx, out);
+        }
+        let left = self.cells.values().any(|cell| !cell.mailbox.is_empty());
+        if left && !std::mem::replace(&mut self.poll_due, true) {
+            out.wake.push((now + POLL_DELAY_MAX, Timer::Poll));
+        }
+    }
+
+    fn carry_out(&mut self, now: MonoTime, region: RegionId, fx: Effects, out: &mut Out) {
+        let Some(cell) = self.cells.get_mut(&region) else { return };
+        let peer = cell.peer.peer_id();
+        for task in fx.apply {
+            cell.tasks.push_back(task);
+            if cell.tasks.len() == 1 {
+                out.wake
+                    .push((now + self.rng.exponential(self.pace.apply_mean), Timer::Applied(region, peer)));
+            }
+        }
+        for fetch in fx.fetch {
+            let log = self.data.log.clone();
+            let work = move || {
+                let entries = log
+                    .entries(region, fetch.low, fetch.high, fetch.bytes_max)
+                    .expect("memory reads");
+                Event::Fetched { fetch, entries }
+            };
+            self.in_background(now, region, peer, Box::new(work), out);
+        }
+        self.counts.add_many(
+            "log_compacted",
+            fx.writes.iter().filter(|write| write.compact_to.is_some()).count() as u64,
+        );
+        self.writes.extend(fx.writes);
+        fx.send.into_iter().for_each(|message| self.send_raft(message, out));
+        fx.send_snapshot
+            .into_iter()
+            .for_each(|message| self.send_snapshot(now, message, out));
+        fx.answers.into_iter().for_each(|(reply, result)| reply(result));
+        fx.read_errors.into_iter().for_each(|(reply, error)| reply(Err(error)));
+        fx.admin_answers.into_iter().for_each(|(reply, result)| reply(result));
+        fx.serve.into_iter().for_each(|read| self.serve(read));
+        match fx.publish {
+            Some(Some(delegate)) => drop(self.delegates.insert(region, delegate)),
+            Some(None) => drop(self.delegates.remove(&region)),
+            None => {}
+        }
+        if let Some(report) = fx.report {
+            out.send.push((Node::Pd, Message::Report(Box::new(report))));
+        }
+        if fx.destroy {
+            self.destroy(region);
+        }
+    }
+
+    fn in_background(&mut self, now: MonoTime, region: RegionId, peer: PeerId, work: Box<dyn FnOnceEvent>, out: &mut Out) {
+        let took = self.rng.exponential(Duration::from_millis(1));
+        out.wake.push((now + took, Timer::Background(region, peer, work)));
+    }
+
+    fn destroy(&mut self, region: RegionId) {
+        let Some(cell) = self.cells.remove(&region) else { return };
+        self.delegates.remove(&region);
+        // Written later, these would bring the log back.
+        self.writes.retain(|write| write.region != region);
+        let done = self.control.destroy(cell.peer.region(), cell.peer.peer_id());
+        done.unwrap_or_else(|error| self.stop(&error));
+        self.counts.add("peer_destroyed");
+    }
+
+    /// Begins to make durable what waits, unless a sync is under way.
+    fn start_sync(&mut self, now: MonoTime, disk: &mut Disk, out: &mut Out) {
+        if self.writes.is_empty() || !self.syncing.is_empty() {
+            return;
+        }
+        self.syncing = std::mem::take(&mut self.writes);
+        self.data
+            .log
+            .write(&self.syncing, false)
+            .unwrap_or_else(|error| self.stop(&error));
+        match self.syncing.iter().any(|write| write.sync) {
+            true => out.wake.push((disk.sync(now), Timer::Synced)),
+            false => self.end_writes(now, out),
+        }
+    }
+
+    fn on_synced(&mut self, now: MonoTime, out: &mut Out) {
+        self.data.log.sync().unwrap_or_else(|error| self.stop(&error));
+        self.end_writes(now, out);
+    }
+
+    fn end_writes(&mut self, now: MonoTime, out: &mut Out) {
+        for write in std::mem::take(&mut self.syncing) {
+            write.send_after.into_iter().for_each(|message| self.send_raft(message, out));
+            if write.ready != 0 {
+                self.post(now, write.region, Event::Persisted { ready: write.ready }, out);
+            }
+        }
+    }
+
+    fn on_task_done(&mut self, now: MonoTime, region: RegionId, peer: PeerId, out: &mut Out) {
+        let Some(cell) = self.cells.get_mut(&region).filter(|cell| cell.peer.peer_id() == peer) else {
+            return;
+        };
+        let task = cell.tasks.pop_front().expect("a task is done only once");
+        if !cell.tasks.is_empty() {
+            out.wake
+                .push((now + self.rng.exponential(self.pace.apply_mean), Timer::Applied(region, peer)));
+        }
+        let outcome = cell.applier.run(task);
+        let outcome = outcome.unwrap_or_else(|error| self.stop(&error));
+        outcome.answers.into_iter().for_each(|(reply, result)| reply(result));
+        outcome.admin_answers.into_iter().for_each(|(reply, result)| reply(result));
+        if let Some(job) = outcome.generate {
+            let snapshots = self.data.snapshots.clone();
+            let work = move || Event::Generated(snapshots.generate(&job).ok());
+            self.in_background(now, region, peer, Box::new(work), out);
+        }
+        let Some(applied) = outcome.applied else { return };
+        self.counts
+            .add_many("raft_snapshot_installed", u64::from(applied.installed.is_some()));
+        self.counts.add_many("conf_change_applied", applied.conf_changes.len() as u64);
+        let changed = applied
+            .conf_changes
+            .last()
+            .map(|change| &change.region)
+            .or(applied.installed.as_ref());
+        if let Some(region) = changed {
+            self.control.on_region_changed(region);
+        }
+        self.post(now, region, Event::Applied(applied), out);
+    }
+
+    fn send_raft(&mut self, message: RaftMessage, out: &mut Out) {
+        let to = message.to.as_ref().map_or(0, |peer| peer.store_id);
+        out.send.push((Node::Store(to), Message::Raft(message)));
+    }
+
+    fn send_snapshot(&mut self, now: MonoTime, message: RaftMessage, out: &mut Out) {
+        let region = RegionId(message.region_id);
+        let Some(to) = message.to.clone() else { return };
+        let file = snapshot_key(&message).and_then(|key| self.data.snapshots.made(key));
+        let Some(file) = file else {
+            return self.post(
+                now,
+                region,
+                Event::SnapshotSent {
+                    to: PeerId(to.id),
+                    ok: false,
+                },
+                out,
+            );
+        };
+        self.streams.insert((region, PeerId(to.id)));
+        out.send.push((Node::Store(to.store_id), Message::Snapshot { message, file }));
+        out.wake
+            .push((now + SNAPSHOT_TIME_MAX, Timer::SnapshotOverdue(region, PeerId(to.id))));
+    }
+
+    fn end_stream(&mut self, now: MonoTime, region: RegionId, to: PeerId, ok: bool, out: &mut Out) {
+        if self.streams.remove(&(region, to)) {
+            self.post(now, region, Event::SnapshotSent { to, ok }, out);
+        }
+    }
+
+    /// A store that cannot go on ends its process; here that ends the run, since memory does not fail by itself.
+    fn stop<T>(&self, error: &dyn std::error::Error) -> T {
+        panic!("store {} stops: {}", self.id, chain(error))
+    }
+}
+
+/// An error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text = format!("{text}: {next}");
+        cause = next.source();
+    }
+    text
+}
+
+fn snapshot_key(message: &RaftMessage) -> Option<Key> {
+    let meta = message.snapshot.as_ref()?;
+    Some(Key {
+        region: RegionId(message.region_id),
+        position: LogPosition {
+            index: meta.index,
+            term: meta.term,
+        },
+    })
+}
