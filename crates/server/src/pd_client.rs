@@ -46,7 +46,12 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq)]
 pub enum News {
     /// For the leader of `region`, as long as its epoch is `epoch`.
-    Order { region: RegionId, epoch: RegionEpoch, leader: Peer, operator: Operator },
+    Order {
+        region: RegionId,
+        epoch: RegionEpoch,
+        leader: Peer,
+        operator: Operator,
+    },
     /// The placement driver may have forgotten what it was told, or has more to order: heartbeat every region that is led here.
     Forgotten,
 }
@@ -95,7 +100,10 @@ pub struct StorePd {
 
 enum Link {
     /// In this process.
-    Local { pd: pd::Handle, on_news: OnNews },
+    Local {
+        pd: pd::Handle,
+        on_news: OnNews,
+    },
     Remote(Arc<Remote>),
 }
 
@@ -103,18 +111,28 @@ impl StorePd {
     /// A link to the placement driver of this process.
     pub fn local(pd: pd::Handle, on_news: OnNews) -> StorePd {
         let listener = Arc::downgrade(&on_news);
-        pd.on_want_reports(Box::new(move || listener.upgrade().is_some_and(|on_news| {
-            on_news(News::Forgotten);
-            true
-        })));
-        StorePd { cluster: pd.cluster(), link: Link::Local { pd, on_news }, stores: Mutex::default() }
+        pd.on_want_reports(Box::new(move || {
+            listener.upgrade().is_some_and(|on_news| {
+                on_news(News::Forgotten);
+                true
+            })
+        }));
+        StorePd {
+            cluster: pd.cluster(),
+            link: Link::Local { pd, on_news },
+            stores: Mutex::default(),
+        }
     }
 
     /// A link over the network. `endpoints` are `host:port` or URLs of some members; the others are found through them. Waits until
     /// `deadline` for one to answer. Call it on the runtime.
     pub async fn connect(endpoints: &[String], on_news: OnNews, deadline: MonoTime) -> Result<StorePd, Error> {
         let remote = Remote::connect(endpoints, on_news, deadline).await?;
-        Ok(StorePd { cluster: remote.cluster(), link: Link::Remote(remote), stores: Mutex::default() })
+        Ok(StorePd {
+            cluster: remote.cluster(),
+            link: Link::Remote(remote),
+            stores: Mutex::default(),
+        })
     }
 
     async fn ask(&self, request: Request, deadline: MonoTime) -> Result<Reply, Error> {
@@ -218,7 +236,10 @@ async fn retry<T, F: Future<Output = Result<T, Failure>>>(
             Err(_) => {}
         }
         if MonoTime::now() + pause >= deadline {
-            return Err(Error::Unreachable { endpoints: endpoints(), reason });
+            return Err(Error::Unreachable {
+                endpoints: endpoints(),
+                reason,
+            });
         }
         tracing::debug!(reason, "ask the placement driver again");
         tokio::time::sleep(pause).await;
@@ -231,9 +252,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 async fn ask_local(pd: &pd::Handle, request: Request) -> Result<Reply, Failure> {
     pd_service::ask(pd, request).await.map_err(|error| match error {
-        pd::Error::NotLeader | pd::Error::Busy | pd::Error::Stopped => {
-            Failure::Passing(error.to_string())
-        }
+        pd::Error::NotLeader | pd::Error::Busy | pd::Error::Stopped => Failure::Passing(error.to_string()),
         pd::Error::AlreadyBootstrapped => Failure::Final(Error::AlreadyBootstrapped),
         pd::Error::NotBootstrapped => Failure::Final(Error::NotBootstrapped),
         pd::Error::StoreTombstone { .. } => Failure::Final(Error::StoreTombstone),
@@ -243,14 +262,21 @@ async fn ask_local(pd: &pd::Handle, request: Request) -> Result<Reply, Failure> 
         | pd::Error::StaleRegion { .. }
         | pd::Error::Gap
         | pd::Error::SafePointBehind { .. }
-        | pd::Error::SafePointAhead { .. } => Failure::Final(Error::Refused { reason: error.to_string() }),
+        | pd::Error::SafePointAhead { .. } => Failure::Final(Error::Refused {
+            reason: error.to_string(),
+        }),
     })
 }
 
 fn heartbeat_local(pd: &pd::Handle, on_news: OnNews, info: RegionInfo) {
     let (region, epoch, leader) = (info.id(), info.region.region_epoch.unwrap_or_default(), info.leader.clone());
     let told = move |outcome| match outcome {
-        Ok(Reply::Operator(Some(operator))) => on_news(News::Order { region, epoch, leader, operator }),
+        Ok(Reply::Operator(Some(operator))) => on_news(News::Order {
+            region,
+            epoch,
+            leader,
+            operator,
+        }),
         Ok(_) => {}
         Err(error) => tracing::debug!(region_id = region.0, %error, "heartbeat of a region was not taken"),
     };

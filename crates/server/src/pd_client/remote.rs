@@ -52,9 +52,17 @@ impl Remote {
     pub async fn connect(endpoints: &[String], on_news: OnNews, deadline: MonoTime) -> Result<Arc<Remote>, Error> {
         let endpoints: Vec<String> = endpoints.iter().map(|endpoint| with_scheme(endpoint)).collect();
         let found = retry(deadline, || endpoints.join(", "), || find_leader(&endpoints, None)).await?;
-        let leader = Mutex::new(Leader { endpoints: found.endpoints, client: Some(found.client) });
+        let leader = Mutex::new(Leader {
+            endpoints: found.endpoints,
+            client: Some(found.client),
+        });
         let heartbeats = Arc::<Heartbeats>::default();
-        let remote = Arc::new(Remote { cluster: found.cluster, leader, heartbeats, sender: Mutex::default() });
+        let remote = Arc::new(Remote {
+            cluster: found.cluster,
+            leader,
+            heartbeats,
+            sender: Mutex::default(),
+        });
         // The task must not keep the link alive: dropping the link ends it.
         let task = send_heartbeats(Arc::downgrade(&remote), remote.heartbeats.clone(), on_news);
         *remote.sender.lock() = Some(tokio::spawn(task));
@@ -84,7 +92,10 @@ impl Remote {
     }
 
     fn header(&self) -> RequestHeader {
-        RequestHeader { cluster_id: self.cluster.0, ..RequestHeader::default() }
+        RequestHeader {
+            cluster_id: self.cluster.0,
+            ..RequestHeader::default()
+        }
     }
 
     /// The member that leads, as last known or found now.
@@ -97,7 +108,10 @@ impl Remote {
             }
         };
         let found = find_leader(&endpoints, Some(self.cluster)).await?;
-        *self.leader.lock() = Leader { endpoints: found.endpoints, client: Some(found.client.clone()) };
+        *self.leader.lock() = Leader {
+            endpoints: found.endpoints,
+            client: Some(found.client.clone()),
+        };
         Ok(found.client)
     }
 
@@ -142,7 +156,9 @@ fn of_header(error: proto::pdpb::Error) -> Error {
 }
 
 fn check(header: Option<ResponseHeader>) -> Result<(), Refusal> {
-    header.and_then(|header| header.error).map_or(Ok(()), |error| Err(Refusal::Header(error)))
+    header
+        .and_then(|header| header.error)
+        .map_or(Ok(()), |error| Err(Refusal::Header(error)))
 }
 
 async fn call(mut client: PdClient<Channel>, header: RequestHeader, request: Request) -> Result<Reply, Refusal> {
@@ -155,37 +171,70 @@ async fn call(mut client: PdClient<Channel>, header: RequestHeader, request: Req
         Request::Bootstrap { store, regions } => {
             let mut regions = regions.into_iter();
             let (store, region) = (Some(store), regions.next());
-            let request = BootstrapRequest { header, store, region, ferrite_regions: regions.collect() };
+            let request = BootstrapRequest {
+                header,
+                store,
+                region,
+                ferrite_regions: regions.collect(),
+            };
             check(client.bootstrap(request).await?.into_inner().header).map(|()| Reply::Done)
         }
         Request::AllocIds { count } => {
             let count = u32::try_from(count).unwrap_or(u32::MAX);
             let answer = client.alloc_id(AllocIdRequest { header, count }).await?.into_inner();
             // The wire tells the last id.
-            check(answer.header).map(|()| Reply::Ids { first: answer.id + 1 - u64::from(count), count: count.into() })
+            check(answer.header).map(|()| Reply::Ids {
+                first: answer.id + 1 - u64::from(count),
+                count: count.into(),
+            })
         }
         Request::PutStore(store) => {
-            let request = PutStoreRequest { header, store: Some(store) };
+            let request = PutStoreRequest {
+                header,
+                store: Some(store),
+            };
             check(client.put_store(request).await?.into_inner().header).map(|()| Reply::Done)
         }
         Request::StoreHeartbeat(stats) => {
-            let request = StoreHeartbeatRequest { header, stats: Some(stats), ..StoreHeartbeatRequest::default() };
+            let request = StoreHeartbeatRequest {
+                header,
+                stats: Some(stats),
+                ..StoreHeartbeatRequest::default()
+            };
             check(client.store_heartbeat(request).await?.into_inner().header).map(|()| Reply::Done)
         }
         Request::Store(id) => {
-            let answer = client.get_store(GetStoreRequest { header, store_id: id.0 }).await?.into_inner();
+            let answer = client
+                .get_store(GetStoreRequest { header, store_id: id.0 })
+                .await?
+                .into_inner();
             let (store, stats) = (answer.store.unwrap_or_default(), answer.stats);
-            let view = StoreView { store, stats, liveness: Liveness::Up, load: Default::default() };
+            let view = StoreView {
+                store,
+                stats,
+                liveness: Liveness::Up,
+                load: Default::default(),
+            };
             check(answer.header).map(|()| Reply::Store(Box::new(view)))
         }
         Request::Regions(lookups) => {
             let mut found = Vec::new();
             for lookup in lookups {
-                let pd::Lookup::Id(id) = lookup else { unreachable!("stores know regions by id") };
-                let request = GetRegionByIdRequest { header: header.clone(), region_id: id.0, need_buckets: false };
+                let pd::Lookup::Id(id) = lookup else {
+                    unreachable!("stores know regions by id")
+                };
+                let request = GetRegionByIdRequest {
+                    header: header.clone(),
+                    region_id: id.0,
+                    need_buckets: false,
+                };
                 let answer = client.get_region_by_id(request).await?.into_inner();
                 check(answer.header)?;
-                let info = |region| RegionInfo { region, leader: answer.leader.unwrap_or_default(), ..RegionInfo::default() };
+                let info = |region| RegionInfo {
+                    region,
+                    leader: answer.leader.unwrap_or_default(),
+                    ..RegionInfo::default()
+                };
                 found.push(answer.region.map(info).map(Arc::new));
             }
             Ok(Reply::Regions(found))
@@ -209,7 +258,10 @@ async fn find_leader(endpoints: &[String], wanted: Option<ClusterId>) -> Result<
             Ok(Ok(found)) => {
                 return match wanted.filter(|&wanted| wanted != found.cluster) {
                     None => Ok(found),
-                    Some(wanted) => Err(Failure::Final(Error::WrongCluster { wanted, found: found.cluster })),
+                    Some(wanted) => Err(Failure::Final(Error::WrongCluster {
+                        wanted,
+                        found: found.cluster,
+                    })),
                 };
             }
             Ok(Err(reason)) => last = reason,
@@ -221,7 +273,11 @@ async fn find_leader(endpoints: &[String], wanted: Option<ClusterId>) -> Result<
 
 async fn leader_by(endpoint: &str) -> Result<Found, String> {
     let mut seed = dial(endpoint).await?;
-    let answer = seed.get_members(GetMembersRequest::default()).await.map_err(|status| status.message().to_owned())?.into_inner();
+    let answer = seed
+        .get_members(GetMembersRequest::default())
+        .await
+        .map_err(|status| status.message().to_owned())?
+        .into_inner();
     let leader = answer.leader.ok_or("no member leads")?;
     let mut endpoints: Vec<String> = answer.members.into_iter().flat_map(|member| member.client_urls).collect();
     // What worked once may work again when advertised addresses do not.
@@ -229,10 +285,16 @@ async fn leader_by(endpoint: &str) -> Result<Found, String> {
     endpoints.sort();
     endpoints.dedup();
     let mut client = seed;
-    if !leader.client_urls.iter().any(|url| url == endpoint) && let Some(url) = leader.client_urls.first() {
+    if !leader.client_urls.iter().any(|url| url == endpoint)
+        && let Some(url) = leader.client_urls.first()
+    {
         client = dial(url).await?;
     }
-    Ok(Found { cluster: ClusterId(answer.header.unwrap_or_default().cluster_id), endpoints, client })
+    Ok(Found {
+        cluster: ClusterId(answer.header.unwrap_or_default().cluster_id),
+        endpoints,
+        client,
+    })
 }
 
 async fn dial(url: &str) -> Result<PdClient<Channel>, String> {
@@ -243,12 +305,19 @@ async fn dial(url: &str) -> Result<PdClient<Channel>, String> {
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);
-    let channel = endpoint.connect().await.map_err(|error| base::log::chain(&error).to_string())?;
+    let channel = endpoint
+        .connect()
+        .await
+        .map_err(|error| base::log::chain(&error).to_string())?;
     Ok(PdClient::new(channel))
 }
 
 fn with_scheme(endpoint: &str) -> String {
-    if endpoint.contains("://") { endpoint.to_owned() } else { format!("http://{endpoint}") }
+    if endpoint.contains("://") {
+        endpoint.to_owned()
+    } else {
+        format!("http://{endpoint}")
+    }
 }
 
 /// Keeps a stream of heartbeats open, for as long as the link lives.
@@ -291,8 +360,13 @@ async fn run_stream(mut client: PdClient<Channel>, header: RequestHeader, heartb
         loop {
             heartbeats.filled.notified().await;
             loop {
-                let Some((_, info)) = heartbeats.waiting.lock().pop_first() else { break };
-                let request = RegionHeartbeatRequest { header: Some(header.clone()), ..heartbeat_to_wire(info) };
+                let Some((_, info)) = heartbeats.waiting.lock().pop_first() else {
+                    break;
+                };
+                let request = RegionHeartbeatRequest {
+                    header: Some(header.clone()),
+                    ..heartbeat_to_wire(info)
+                };
                 if sender.send(request).await.is_err() {
                     return Status::unavailable("the stream of heartbeats closed");
                 }
@@ -320,10 +394,22 @@ fn on_answer(answer: RegionHeartbeatResponse, on_news: &OnNews) {
         return on_news(News::Forgotten);
     }
     if let Some(error) = answer.header.as_ref().and_then(|header| header.error.as_ref()) {
-        tracing::debug!(region_id = region.0, error = error.message, "heartbeat of a region was not taken");
+        tracing::debug!(
+            region_id = region.0,
+            error = error.message,
+            "heartbeat of a region was not taken"
+        );
     }
     if let Some(operator) = operator_of_wire(&answer) {
-        let (epoch, leader) = (answer.region_epoch.unwrap_or_default(), answer.target_peer.unwrap_or_default());
-        on_news(News::Order { region, epoch, leader, operator });
+        let (epoch, leader) = (
+            answer.region_epoch.unwrap_or_default(),
+            answer.target_peer.unwrap_or_default(),
+        );
+        on_news(News::Order {
+            region,
+            epoch,
+            leader,
+            operator,
+        });
     }
 }

@@ -18,11 +18,19 @@ fn news() -> (OnNews, mpsc::UnboundedReceiver<News>) {
 }
 
 fn heartbeat(region: Region) -> RegionInfo {
-    RegionInfo { leader: region.peers[0].clone(), region, term: 6, ..RegionInfo::default() }
+    RegionInfo {
+        leader: region.peers[0].clone(),
+        region,
+        term: 6,
+        ..RegionInfo::default()
+    }
 }
 
 async fn must_hear(news: &mut mpsc::UnboundedReceiver<News>) -> News {
-    tokio::time::timeout(Duration::from_secs(20), news.recv()).await.expect("news in time").expect("the link lives")
+    tokio::time::timeout(Duration::from_secs(20), news.recv())
+        .await
+        .expect("news in time")
+        .expect("the link lives")
 }
 
 /// Both kinds of link to one placement driver.
@@ -46,14 +54,34 @@ async fn a_store_starts_over_either_link() {
         assert_eq!(link.alloc_ids(1, soon()).await, Ok(first + 3));
         let regions = vec![region(10, b"", b"g", 1), region(11, b"g", b"m", 1), region(12, b"m", b"", 1)];
         link.bootstrap(store(1), regions.clone(), soon()).await.unwrap();
-        assert_eq!(link.bootstrap(store(1), regions, soon()).await, Err(Error::AlreadyBootstrapped));
+        assert_eq!(
+            link.bootstrap(store(1), regions, soon()).await,
+            Err(Error::AlreadyBootstrapped)
+        );
         assert!(link.is_bootstrapped(soon()).await.unwrap());
         link.put_store(store(2), soon()).await.unwrap();
-        link.store_heartbeat(StoreStats { store_id: 2, ..StoreStats::default() }, soon()).await.unwrap();
+        link.store_heartbeat(
+            StoreStats {
+                store_id: 2,
+                ..StoreStats::default()
+            },
+            soon(),
+        )
+        .await
+        .unwrap();
         assert_eq!(link.store(StoreId(2), soon()).await.unwrap().address, store(2).address);
         let unknown = link.store(StoreId(9), soon()).await.unwrap_err();
-        assert_eq!(unknown, Error::Refused { reason: "invalid store ID 9, not found".to_owned() });
-        let found = pd_service::ask(pd.pd.handle(), Request::Regions(vec![Lookup::Key(bytes::Bytes::from_static(b"h"))])).await;
+        assert_eq!(
+            unknown,
+            Error::Refused {
+                reason: "invalid store ID 9, not found".to_owned()
+            }
+        );
+        let found = pd_service::ask(
+            pd.pd.handle(),
+            Request::Regions(vec![Lookup::Key(bytes::Bytes::from_static(b"h"))]),
+        )
+        .await;
         assert!(matches!(found, Ok(Reply::Regions(found)) if found[0].as_ref().unwrap().id() == RegionId(11)));
     }
 }
@@ -65,7 +93,10 @@ async fn addresses_are_kept_until_forgotten() {
     for (link, _news) in links(&pd).await {
         link.put_store(store(2), soon()).await.unwrap();
         assert_eq!(link.store(StoreId(2), soon()).await.unwrap().address, store(2).address);
-        let moved = Store { address: "127.0.0.1:1".to_owned(), ..store(2) };
+        let moved = Store {
+            address: "127.0.0.1:1".to_owned(),
+            ..store(2)
+        };
         link.put_store(moved.clone(), soon()).await.unwrap();
         assert_eq!(link.store(StoreId(2), soon()).await.unwrap().address, store(2).address);
         link.forget_store(StoreId(2));
@@ -80,9 +111,19 @@ async fn heartbeats_bring_orders() {
         must_bootstrap(&mut pd.client().await).await;
         let (link, mut news) = links(&pd).await.swap_remove(kind);
         link.put_store(store(2), soon()).await.unwrap();
-        assert_eq!(must_hear(&mut news).await, News::Forgotten, "leaders are asked when a store joins");
+        assert_eq!(
+            must_hear(&mut news).await,
+            News::Forgotten,
+            "leaders are asked when a store joins"
+        );
         link.region_heartbeat(heartbeat(region(11, b"m", b"", 2)));
-        let News::Order { region, leader, operator: Operator::AddLearner(learner), .. } = must_hear(&mut news).await else {
+        let News::Order {
+            region,
+            leader,
+            operator: Operator::AddLearner(learner),
+            ..
+        } = must_hear(&mut news).await
+        else {
             panic!("wanted a learner");
         };
         assert_eq!((region, leader, learner.store_id), (RegionId(11), peer(111, 1), 2));
@@ -99,7 +140,10 @@ async fn a_link_outlives_a_restart_and_is_told_that_all_is_forgotten() {
     link.region_heartbeat(heartbeat(region(11, b"m", b"", 2)));
     let (dir, address) = pd.stop().await;
     let short = MonoTime::now() + Duration::from_millis(200);
-    assert!(matches!(link.alloc_ids(1, short).await, Err(Error::Unreachable { .. })), "a deadline is kept");
+    assert!(
+        matches!(link.alloc_ids(1, short).await, Err(Error::Unreachable { .. })),
+        "a deadline is kept"
+    );
     let pd = TestPd::start_in(dir, address).await;
     link.alloc_ids(1, soon()).await.unwrap();
     assert_eq!(must_hear(&mut news).await, News::Forgotten);
@@ -121,5 +165,10 @@ async fn nobody_at_home_is_told_in_time() {
     let deadline = MonoTime::now() + Duration::from_millis(300);
     let outcome = StorePd::connect(&[silent.to_string()], on_news, deadline).await.map(drop);
     let error = outcome.unwrap_err();
-    assert!(error.to_string().starts_with(&format!("no placement driver answers at http://{silent}")), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("no placement driver answers at http://{silent}")),
+        "{error}"
+    );
 }

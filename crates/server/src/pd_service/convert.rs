@@ -12,7 +12,10 @@ const MIB: u64 = 1 << 20;
 
 /// A leader's word on its region. Errors are found later: whatever is missing is empty here.
 pub fn heartbeat_of_wire(request: RegionHeartbeatRequest) -> RegionInfo {
-    let down = |stats: PeerStats| DownPeer { peer: stats.peer.unwrap_or_default(), down_seconds: stats.down_seconds };
+    let down = |stats: PeerStats| DownPeer {
+        peer: stats.peer.unwrap_or_default(),
+        down_seconds: stats.down_seconds,
+    };
     RegionInfo {
         region: request.region.unwrap_or_default(),
         leader: request.leader.unwrap_or_default(),
@@ -49,7 +52,10 @@ pub fn operator_to_wire(info: &RegionInfo, operator: Operator) -> RegionHeartbea
         region_id: info.region.id,
         region_epoch: info.region.region_epoch,
         target_peer: Some(info.leader.clone()),
-        change_peer: Some(pdpb::ChangePeer { peer: Some(peer), change_type: kind as i32 }),
+        change_peer: Some(pdpb::ChangePeer {
+            peer: Some(peer),
+            change_type: kind as i32,
+        }),
         ..RegionHeartbeatResponse::default()
     }
 }
@@ -80,13 +86,24 @@ macro_rules! found {
 pub(super) use found;
 
 pub(super) fn down_peers(info: &RegionInfo) -> Vec<PeerStats> {
-    let stats = |down: &DownPeer| PeerStats { peer: Some(down.peer.clone()), down_seconds: down.down_seconds };
+    let stats = |down: &DownPeer| PeerStats {
+        peer: Some(down.peer.clone()),
+        down_seconds: down.down_seconds,
+    };
     info.down_peers.iter().map(stats).collect()
 }
 
 /// Region and leader in two lists, as the oldest form of a scan has them.
 pub(super) fn in_lists(regions: &[pdpb::Region]) -> (Vec<Region>, Vec<proto::metapb::Peer>) {
-    regions.iter().map(|found| (found.region.clone().unwrap_or_default(), found.leader.clone().unwrap_or_default())).unzip()
+    regions
+        .iter()
+        .map(|found| {
+            (
+                found.region.clone().unwrap_or_default(),
+                found.leader.clone().unwrap_or_default(),
+            )
+        })
+        .unzip()
 }
 
 macro_rules! answers {

@@ -19,7 +19,10 @@ pub fn to_wire(error: pd::Error) -> Result<pdpb::Error, Status> {
         // Known to clients by their text alone.
         E::StoreNotFound { .. } | E::StaleRegion { .. } => ErrorType::Unknown,
     };
-    Ok(pdpb::Error { r#type: kind as i32, message: error.to_string() })
+    Ok(pdpb::Error {
+        r#type: kind as i32,
+        message: error.to_string(),
+    })
 }
 
 /// The status of an error where an answer has no room for it.

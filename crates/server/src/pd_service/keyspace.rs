@@ -35,7 +35,10 @@ impl Keyspace for PdService {
             // TiDB looks for the kind in the text too.
             message: format!("ENTRY_NOT_FOUND: keyspace `{name}` does not exist"),
         });
-        Ok(Response::new(LoadKeyspaceResponse { header: Some(self.header(error)), keyspace }))
+        Ok(Response::new(LoadKeyspaceResponse {
+            header: Some(self.header(error)),
+            keyspace,
+        }))
     }
 
     async fn get_all_keyspaces(
@@ -44,7 +47,13 @@ impl Keyspace for PdService {
     ) -> Result<Response<GetAllKeyspacesResponse>, Status> {
         let GetAllKeyspacesRequest { header, start_id, .. } = request.into_inner();
         self.check_cluster(header)?;
-        let keyspaces = Some(default_keyspace()).filter(|keyspace| start_id <= keyspace.id).into_iter().collect();
-        Ok(Response::new(GetAllKeyspacesResponse { header: Some(self.header(None)), keyspaces }))
+        let keyspaces = Some(default_keyspace())
+            .filter(|keyspace| start_id <= keyspace.id)
+            .into_iter()
+            .collect();
+        Ok(Response::new(GetAllKeyspacesResponse {
+            header: Some(self.header(None)),
+            keyspaces,
+        }))
     }
 }

@@ -34,10 +34,12 @@ const REQUEST_BYTES_MAX: usize = 16 << 20;
 pub fn routes(handle: Handle) -> Router {
     let reports_wanted = Arc::new(watch::Sender::new(()));
     let listener = Arc::downgrade(&reports_wanted);
-    handle.on_want_reports(Box::new(move || listener.upgrade().is_some_and(|wanted| {
-        wanted.send_replace(());
-        true
-    })));
+    handle.on_want_reports(Box::new(move || {
+        listener.upgrade().is_some_and(|wanted| {
+            wanted.send_replace(());
+            true
+        })
+    }));
     let service = PdService { handle, reports_wanted };
     let (_, health) = tonic_health::server::health_reporter();
     let pd = PdServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
@@ -91,7 +93,10 @@ impl PdService {
     }
 
     fn header(&self, error: Option<pdpb::Error>) -> ResponseHeader {
-        ResponseHeader { cluster_id: self.handle.cluster().0, error }
+        ResponseHeader {
+            cluster_id: self.handle.cluster().0,
+            error,
+        }
     }
 
     fn check_cluster(&self, header: Option<RequestHeader>) -> Result<(), Status> {
@@ -99,7 +104,9 @@ impl PdService {
         let wanted = self.handle.cluster();
         match found == wanted {
             true => Ok(()),
-            false => Err(Status::failed_precondition(format!("mismatch cluster id, need {wanted} but got {found}"))),
+            false => Err(Status::failed_precondition(format!(
+                "mismatch cluster id, need {wanted} but got {found}"
+            ))),
         }
     }
 }

@@ -39,12 +39,20 @@ macro_rules! fill {
 #[tonic::async_trait]
 impl Pd for PdService {
     async fn get_members(&self, _: Call<GetMembersRequest>) -> Outcome<GetMembersResponse> {
-        self.answer_anyone(Request::Members, fill!(Reply::Members { all, leader } => members(all, leader))).await
+        self.answer_anyone(
+            Request::Members,
+            fill!(Reply::Members { all, leader } => members(all, leader)),
+        )
+        .await
     }
 
     async fn get_cluster_info(&self, _: Call<GetClusterInfoRequest>) -> Outcome<GetClusterInfoResponse> {
         let service_modes = vec![ServiceMode::PdSvcMode as i32];
-        Ok(Response::new(GetClusterInfoResponse { header: Some(self.header(None)), service_modes, tso_urls: Vec::new() }))
+        Ok(Response::new(GetClusterInfoResponse {
+            header: Some(self.header(None)),
+            service_modes,
+            tso_urls: Vec::new(),
+        }))
     }
 
     async fn tso(&self, call: Call<Streaming<TsoRequest>>) -> Outcome<BoxStream<TsoResponse>> {
@@ -63,10 +71,19 @@ impl Pd for PdService {
     }
 
     async fn bootstrap(&self, call: Call<BootstrapRequest>) -> Outcome<BootstrapResponse> {
-        let BootstrapRequest { header, store, region, ferrite_regions } = call.into_inner();
+        let BootstrapRequest {
+            header,
+            store,
+            region,
+            ferrite_regions,
+        } = call.into_inner();
         let regions = region.into_iter().chain(ferrite_regions).collect();
-        let request = Request::Bootstrap { store: store.unwrap_or_default(), regions };
-        self.answer(header, request, fill!(Reply::Done => BootstrapResponse::default())).await
+        let request = Request::Bootstrap {
+            store: store.unwrap_or_default(),
+            regions,
+        };
+        self.answer(header, request, fill!(Reply::Done => BootstrapResponse::default()))
+            .await
     }
 
     async fn is_bootstrapped(&self, call: Call<IsBootstrappedRequest>) -> Outcome<IsBootstrappedResponse> {
@@ -81,13 +98,23 @@ impl Pd for PdService {
             AllocIdResponse { id: first + count - 1, count: count as u32, header: None }
         });
         // Older stores do not say how many: one.
-        self.answer(header, Request::AllocIds { count: count.max(1).into() }, told).await
+        self.answer(
+            header,
+            Request::AllocIds {
+                count: count.max(1).into(),
+            },
+            told,
+        )
+        .await
     }
 
     /// Recovery from a volume's snapshot is not offered, so no cluster is ever marked for it.
     async fn is_snapshot_recovering(&self, call: Call<IsSnapshotRecoveringRequest>) -> Outcome<IsSnapshotRecoveringResponse> {
         self.check_cluster(call.into_inner().header)?;
-        Ok(Response::new(IsSnapshotRecoveringResponse { header: Some(self.header(None)), marked: false }))
+        Ok(Response::new(IsSnapshotRecoveringResponse {
+            header: Some(self.header(None)),
+            marked: false,
+        }))
     }
 
     async fn get_store(&self, call: Call<GetStoreRequest>) -> Outcome<GetStoreResponse> {
@@ -101,11 +128,15 @@ impl Pd for PdService {
     async fn put_store(&self, call: Call<PutStoreRequest>) -> Outcome<PutStoreResponse> {
         let PutStoreRequest { header, store } = call.into_inner();
         let request = Request::PutStore(store.unwrap_or_default());
-        self.answer(header, request, fill!(Reply::Done => PutStoreResponse::default())).await
+        self.answer(header, request, fill!(Reply::Done => PutStoreResponse::default()))
+            .await
     }
 
     async fn get_all_stores(&self, call: Call<GetAllStoresRequest>) -> Outcome<GetAllStoresResponse> {
-        let GetAllStoresRequest { header, exclude_tombstone_stores } = call.into_inner();
+        let GetAllStoresRequest {
+            header,
+            exclude_tombstone_stores,
+        } = call.into_inner();
         let told = fill!(Reply::Stores(views) => {
             let stores = views.into_iter().map(|view| view.store);
             let wanted = |store: &metapb::Store| !(exclude_tombstone_stores && store.state() == metapb::StoreState::Tombstone);
@@ -119,7 +150,8 @@ impl Pd for PdService {
         let told = fill!(Reply::Done => {
             StoreHeartbeatResponse { cluster_version: CLUSTER_VERSION.to_owned(), ..StoreHeartbeatResponse::default() }
         });
-        self.answer(header, Request::StoreHeartbeat(stats.unwrap_or_default()), told).await
+        self.answer(header, Request::StoreHeartbeat(stats.unwrap_or_default()), told)
+            .await
     }
 
     async fn region_heartbeat(
@@ -132,9 +164,14 @@ impl Pd for PdService {
             async move { service.heartbeat(request?).await }
         });
         // Most heartbeats need no answer.
-        let told = answers.buffered(STREAM_PIPELINE).filter_map(|answer| async { answer.transpose() });
+        let told = answers
+            .buffered(STREAM_PIPELINE)
+            .filter_map(|answer| async { answer.transpose() });
         // An answer about no region asks for heartbeats of all.
-        let ask_all = RegionHeartbeatResponse { header: Some(self.header(None)), ..RegionHeartbeatResponse::default() };
+        let ask_all = RegionHeartbeatResponse {
+            header: Some(self.header(None)),
+            ..RegionHeartbeatResponse::default()
+        };
         let wanted = WatchStream::from_changes(self.reports_wanted.subscribe()).map(move |()| Ok(ask_all.clone()));
         // The end of the heartbeats ends both.
         let told = told.map(Some).chain(stream::once(ready(None)));
@@ -167,21 +204,59 @@ impl Pd for PdService {
     }
 
     async fn scan_regions(&self, call: Call<ScanRegionsRequest>) -> Outcome<ScanRegionsResponse> {
-        let ScanRegionsRequest { header, start_key, limit, end_key } = call.into_inner();
-        let ranges = vec![KeyRange { start: start_key, end: end_key }];
+        let ScanRegionsRequest {
+            header,
+            start_key,
+            limit,
+            end_key,
+        } = call.into_inner();
+        let ranges = vec![KeyRange {
+            start: start_key,
+            end: end_key,
+        }];
         let told = fill!(Reply::Scanned(infos) => {
             let regions = regions(&infos);
             let (region_metas, leaders) = in_lists(&regions);
             ScanRegionsResponse { region_metas, leaders, regions, header: None }
         });
-        self.answer(header, Request::Scan { ranges, limit: limit_of(limit), no_gaps: false }, told).await
+        self.answer(
+            header,
+            Request::Scan {
+                ranges,
+                limit: limit_of(limit),
+                no_gaps: false,
+            },
+            told,
+        )
+        .await
     }
 
     async fn batch_scan_regions(&self, call: Call<BatchScanRegionsRequest>) -> Outcome<BatchScanRegionsResponse> {
-        let BatchScanRegionsRequest { header, ranges, limit, contain_all_key_range, .. } = call.into_inner();
-        let ranges = ranges.into_iter().map(|range| pd::KeyRange { start: range.start_key, end: range.end_key }).collect();
+        let BatchScanRegionsRequest {
+            header,
+            ranges,
+            limit,
+            contain_all_key_range,
+            ..
+        } = call.into_inner();
+        let ranges = ranges
+            .into_iter()
+            .map(|range| pd::KeyRange {
+                start: range.start_key,
+                end: range.end_key,
+            })
+            .collect();
         let told = fill!(Reply::Scanned(infos) => BatchScanRegionsResponse { regions: regions(&infos), header: None });
-        self.answer(header, Request::Scan { ranges, limit: limit_of(limit), no_gaps: contain_all_key_range }, told).await
+        self.answer(
+            header,
+            Request::Scan {
+                ranges,
+                limit: limit_of(limit),
+                no_gaps: contain_all_key_range,
+            },
+            told,
+        )
+        .await
     }
 
     async fn get_cluster_config(&self, call: Call<GetClusterConfigRequest>) -> Outcome<GetClusterConfigResponse> {
@@ -196,7 +271,8 @@ impl Pd for PdService {
     async fn put_cluster_config(&self, call: Call<PutClusterConfigRequest>) -> Outcome<PutClusterConfigResponse> {
         let PutClusterConfigRequest { header, cluster } = call.into_inner();
         let request = Request::PutMaxPeerCount(cluster.unwrap_or_default().max_peer_count);
-        self.answer(header, request, fill!(Reply::Done => PutClusterConfigResponse::default())).await
+        self.answer(header, request, fill!(Reply::Done => PutClusterConfigResponse::default()))
+            .await
     }
 
     async fn get_gc_safe_point(&self, call: Call<GetGcSafePointRequest>) -> Outcome<GetGcSafePointResponse> {
@@ -215,7 +291,12 @@ impl Pd for PdService {
         &self,
         call: Call<UpdateServiceGcSafePointRequest>,
     ) -> Outcome<UpdateServiceGcSafePointResponse> {
-        let UpdateServiceGcSafePointRequest { header, service_id, ttl, safe_point } = call.into_inner();
+        let UpdateServiceGcSafePointRequest {
+            header,
+            service_id,
+            ttl,
+            safe_point,
+        } = call.into_inner();
         let service = String::from_utf8_lossy(&service_id).into_owned();
         let told = fill!(Reply::ServiceSafePoint(lowest) => UpdateServiceGcSafePointResponse {
             service_id: lowest.service.into(),
@@ -223,7 +304,16 @@ impl Pd for PdService {
             min_safe_point: lowest.ts.0,
             header: None,
         });
-        self.answer(header, Request::PutServiceSafePoint { service, ts: Ts(safe_point), ttl_seconds: ttl }, told).await
+        self.answer(
+            header,
+            Request::PutServiceSafePoint {
+                service,
+                ts: Ts(safe_point),
+                ttl_seconds: ttl,
+            },
+            told,
+        )
+        .await
     }
 
     async fn advance_gc_safe_point(&self, call: Call<AdvanceGcSafePointRequest>) -> Outcome<AdvanceGcSafePointResponse> {
@@ -248,10 +338,29 @@ impl Pd for PdService {
     }
 
     async fn set_gc_barrier(&self, call: Call<SetGcBarrierRequest>) -> Outcome<SetGcBarrierResponse> {
-        let SetGcBarrierRequest { header, barrier_id, barrier_ts, ttl_seconds, .. } = call.into_inner();
-        let set = GcBarrierInfo { barrier_id: barrier_id.clone(), barrier_ts, ttl_seconds };
+        let SetGcBarrierRequest {
+            header,
+            barrier_id,
+            barrier_ts,
+            ttl_seconds,
+            ..
+        } = call.into_inner();
+        let set = GcBarrierInfo {
+            barrier_id: barrier_id.clone(),
+            barrier_ts,
+            ttl_seconds,
+        };
         let told = fill!(Reply::Done => SetGcBarrierResponse { new_barrier_info: Some(set), header: None });
-        self.answer(header, Request::PutPin { name: barrier_id, ts: Ts(barrier_ts), ttl_seconds }, told).await
+        self.answer(
+            header,
+            Request::PutPin {
+                name: barrier_id,
+                ts: Ts(barrier_ts),
+                ttl_seconds,
+            },
+            told,
+        )
+        .await
     }
 
     async fn delete_gc_barrier(&self, call: Call<DeleteGcBarrierRequest>) -> Outcome<DeleteGcBarrierResponse> {
@@ -264,7 +373,10 @@ impl Pd for PdService {
 
     async fn get_gc_state(&self, call: Call<GetGcStateRequest>) -> Outcome<GetGcStateResponse> {
         let GetGcStateRequest { header, keyspace_scope } = call.into_inner();
-        let told = |reply| GetGcStateResponse { gc_state: Some(gc_state(reply, keyspace_scope)), header: None };
+        let told = |reply| GetGcStateResponse {
+            gc_state: Some(gc_state(reply, keyspace_scope)),
+            header: None,
+        };
         self.answer(header, Request::GcState, told).await
     }
 
@@ -274,7 +386,12 @@ impl Pd for PdService {
     ) -> Outcome<GetAllKeyspacesGcStatesResponse> {
         let GetAllKeyspacesGcStatesRequest { header } = call.into_inner();
         let told = |reply| GetAllKeyspacesGcStatesResponse {
-            gc_states: vec![gc_state(reply, Some(KeyspaceScope { keyspace_id: KEYSPACE_NONE }))],
+            gc_states: vec![gc_state(
+                reply,
+                Some(KeyspaceScope {
+                    keyspace_id: KEYSPACE_NONE,
+                }),
+            )],
             ..GetAllKeyspacesGcStatesResponse::default()
         };
         self.answer(header, Request::GcState, told).await
@@ -283,8 +400,14 @@ impl Pd for PdService {
     /// Operators are told with heartbeats and not kept for others to watch.
     async fn get_operator(&self, call: Call<GetOperatorRequest>) -> Outcome<GetOperatorResponse> {
         self.check_cluster(call.into_inner().header)?;
-        let error = Error { r#type: ErrorType::RegionNotFound as i32, message: "Not Found".to_owned() };
-        Ok(Response::new(GetOperatorResponse { header: Some(self.header(Some(error))), ..GetOperatorResponse::default() }))
+        let error = Error {
+            r#type: ErrorType::RegionNotFound as i32,
+            message: "Not Found".to_owned(),
+        };
+        Ok(Response::new(GetOperatorResponse {
+            header: Some(self.header(Some(error))),
+            ..GetOperatorResponse::default()
+        }))
     }
 }
 
@@ -292,9 +415,11 @@ impl PdService {
     async fn timestamps(&self, request: TsoRequest) -> Result<TsoResponse, Status> {
         self.check_cluster(request.header)?;
         match ask(&self.handle, Request::Tso { count: request.count }).await {
-            Ok(Reply::Timestamps { last, count }) => {
-                Ok(TsoResponse { header: Some(self.header(None)), count, timestamp: Some(timestamp(last)) })
-            }
+            Ok(Reply::Timestamps { last, count }) => Ok(TsoResponse {
+                header: Some(self.header(None)),
+                count,
+                timestamp: Some(timestamp(last)),
+            }),
             Ok(other) => mismatch(other),
             // Clients take every answer of this stream for a timestamp.
             Err(error) => Err(error::to_status(error)),
@@ -310,10 +435,18 @@ impl PdService {
     }
 
     async fn query(&self, request: QueryRegionRequest) -> Result<QueryRegionResponse, Status> {
-        let QueryRegionRequest { header, ids, keys, prev_keys, .. } = request;
+        let QueryRegionRequest {
+            header,
+            ids,
+            keys,
+            prev_keys,
+            ..
+        } = request;
         let (keys_len, prev_keys_len) = (keys.len(), prev_keys.len());
         let keys = keys.into_iter().map(Lookup::Key);
-        let lookups = keys.chain(prev_keys.into_iter().map(Lookup::Previous)).chain(ids.into_iter().map(|id| Lookup::Id(RegionId(id))));
+        let lookups = keys
+            .chain(prev_keys.into_iter().map(Lookup::Previous))
+            .chain(ids.into_iter().map(|id| Lookup::Id(RegionId(id))));
         let told = fill!(Reply::Regions(infos) => {
             let id = |info: &Option<Arc<RegionInfo>>| info.as_ref().map_or(0, |info| info.region.id);
             QueryRegionResponse {
@@ -323,7 +456,9 @@ impl PdService {
                 header: None,
             }
         });
-        self.answer(header, Request::Regions(lookups.collect()), told).await.map(Response::into_inner)
+        self.answer(header, Request::Regions(lookups.collect()), told)
+            .await
+            .map(Response::into_inner)
     }
 
     /// The answer to a heartbeat: an operator, or why it was not believed.
@@ -336,11 +471,18 @@ impl PdService {
             Ok(other) => mismatch(other),
             Err(error) => {
                 let (region_id, target_peer) = (info.region.id, Some(info.leader));
-                let response = RegionHeartbeatResponse { region_id, target_peer, ..RegionHeartbeatResponse::default() };
+                let response = RegionHeartbeatResponse {
+                    region_id,
+                    target_peer,
+                    ..RegionHeartbeatResponse::default()
+                };
                 (response, Some(error::to_wire(error)?))
             }
         };
-        Ok(Some(RegionHeartbeatResponse { header: Some(self.header(error)), ..response }))
+        Ok(Some(RegionHeartbeatResponse {
+            header: Some(self.header(error)),
+            ..response
+        }))
     }
 }
 
@@ -358,11 +500,20 @@ fn members(all: Vec<ferrite_pd::Member>, leader: MemberId) -> GetMembersResponse
     };
     let members: Vec<Member> = all.into_iter().map(member).collect();
     let leader = members.iter().find(|member| member.member_id == leader.0).cloned();
-    GetMembersResponse { etcd_leader: leader.clone(), leader, members, ..GetMembersResponse::default() }
+    GetMembersResponse {
+        etcd_leader: leader.clone(),
+        leader,
+        members,
+        ..GetMembersResponse::default()
+    }
 }
 
 fn timestamp(ts: Ts) -> Timestamp {
-    Timestamp { physical: ts.physical_ms() as i64, logical: ts.logical() as i64, suffix_bits: 0 }
+    Timestamp {
+        physical: ts.physical_ms() as i64,
+        logical: ts.logical() as i64,
+        suffix_bits: 0,
+    }
 }
 
 fn regions(infos: &[Arc<RegionInfo>]) -> Vec<Region> {
@@ -376,13 +527,28 @@ fn limit_of(limit: i32) -> Option<usize> {
 
 fn barrier(pin: ferrite_pd::Pin) -> GcBarrierInfo {
     // Told at the moment it is dropped, when what was left of its time no longer matters.
-    GcBarrierInfo { barrier_id: pin.name, barrier_ts: pin.ts, ttl_seconds: 0 }
+    GcBarrierInfo {
+        barrier_id: pin.name,
+        barrier_ts: pin.ts,
+        ttl_seconds: 0,
+    }
 }
 
 /// One state for all keyspaces: collection is not done by keyspace.
 fn gc_state(reply: Reply, keyspace_scope: Option<KeyspaceScope>) -> GcState {
-    let Reply::GcState { gc_safe_point, txn_safe_point, pins, now_seconds } = reply else { mismatch(reply) };
-    let barrier = |pin: ferrite_pd::Pin| GcBarrierInfo { ttl_seconds: ttl_seconds(&pin, now_seconds), ..barrier(pin) };
+    let Reply::GcState {
+        gc_safe_point,
+        txn_safe_point,
+        pins,
+        now_seconds,
+    } = reply
+    else {
+        mismatch(reply)
+    };
+    let barrier = |pin: ferrite_pd::Pin| GcBarrierInfo {
+        ttl_seconds: ttl_seconds(&pin, now_seconds),
+        ..barrier(pin)
+    };
     GcState {
         keyspace_scope,
         is_keyspace_level_gc: false,

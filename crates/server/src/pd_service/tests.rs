@@ -54,9 +54,16 @@ impl TestPd {
         let pd = Pd::open(&dir.path().join("pd"), options).unwrap();
         let routes = tonic::service::Routes::from(routes(pd.handle().clone()));
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-        let serve = tonic::transport::Server::builder().add_routes(routes).serve_with_incoming(incoming);
+        let serve = tonic::transport::Server::builder()
+            .add_routes(routes)
+            .serve_with_incoming(incoming);
         let server = tokio::spawn(async move { serve.await.unwrap() });
-        TestPd { address, dir, pd, server }
+        TestPd {
+            address,
+            dir,
+            pd,
+            server,
+        }
     }
 
     pub async fn client(&self) -> PdClient<Channel> {
@@ -72,15 +79,27 @@ impl TestPd {
 }
 
 pub fn header() -> Option<RequestHeader> {
-    Some(RequestHeader { cluster_id: CLUSTER, ..RequestHeader::default() })
+    Some(RequestHeader {
+        cluster_id: CLUSTER,
+        ..RequestHeader::default()
+    })
 }
 
 pub fn store(id: u64) -> Store {
-    Store { id, address: format!("127.0.0.1:{}", 20160 + id), version: CLUSTER_VERSION.to_owned(), ..Store::default() }
+    Store {
+        id,
+        address: format!("127.0.0.1:{}", 20160 + id),
+        version: CLUSTER_VERSION.to_owned(),
+        ..Store::default()
+    }
 }
 
 pub fn peer(id: u64, store_id: u64) -> Peer {
-    Peer { id, store_id, ..Peer::default() }
+    Peer {
+        id,
+        store_id,
+        ..Peer::default()
+    }
 }
 
 pub fn region(id: u64, start: &'static [u8], end: &'static [u8], version: u64) -> metapb::Region {
@@ -106,7 +125,13 @@ pub async fn must_bootstrap(client: &mut PdClient<Channel>) {
 }
 
 fn must_be_ok(header: Option<ResponseHeader>) {
-    assert_eq!(header, Some(ResponseHeader { cluster_id: CLUSTER, error: None }));
+    assert_eq!(
+        header,
+        Some(ResponseHeader {
+            cluster_id: CLUSTER,
+            error: None
+        })
+    );
 }
 
 fn must_fail(header: Option<ResponseHeader>, kind: ErrorType) -> String {
@@ -131,9 +156,17 @@ async fn members_are_told_to_anyone() {
     let members = client.get_members(GetMembersRequest::default()).await.unwrap().into_inner();
     must_be_ok(members.header);
     let leader = members.leader.expect("a leader");
-    assert_eq!(leader.client_urls, [format!("http://{}", pd.address)], "clients dial it as it is");
+    assert_eq!(
+        leader.client_urls,
+        [format!("http://{}", pd.address)],
+        "clients dial it as it is"
+    );
     assert_eq!((members.members.len(), members.etcd_leader.as_ref()), (1, Some(&leader)));
-    let info = client.get_cluster_info(GetClusterInfoRequest::default()).await.unwrap().into_inner();
+    let info = client
+        .get_cluster_info(GetClusterInfoRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     must_be_ok(info.header);
     assert_eq!(info.service_modes, [ServiceMode::PdSvcMode as i32]);
 }
@@ -141,11 +174,31 @@ async fn members_are_told_to_anyone() {
 #[tokio::test]
 async fn another_cluster_is_refused() {
     let (_pd, mut client) = must_start().await;
-    for wrong in [None, Some(RequestHeader { cluster_id: 7, ..RequestHeader::default() })] {
-        let status = client.get_store(GetStoreRequest { header: wrong.clone(), store_id: 1 }).await.unwrap_err();
+    for wrong in [
+        None,
+        Some(RequestHeader {
+            cluster_id: 7,
+            ..RequestHeader::default()
+        }),
+    ] {
+        let status = client
+            .get_store(GetStoreRequest {
+                header: wrong.clone(),
+                store_id: 1,
+            })
+            .await
+            .unwrap_err();
         assert_eq!(status.code(), Code::FailedPrecondition);
-        assert!(status.message().contains("mismatch cluster id, need 4242"), "{}", status.message());
-        let requests = futures::stream::iter([TsoRequest { header: wrong, count: 1, ..TsoRequest::default() }]);
+        assert!(
+            status.message().contains("mismatch cluster id, need 4242"),
+            "{}",
+            status.message()
+        );
+        let requests = futures::stream::iter([TsoRequest {
+            header: wrong,
+            count: 1,
+            ..TsoRequest::default()
+        }]);
         let mut answers = client.tso(requests).await.unwrap().into_inner();
         assert_eq!(answers.next().await.unwrap().unwrap_err().code(), Code::FailedPrecondition);
     }
@@ -156,29 +209,74 @@ async fn before_bootstrap_only_what_needs_no_cluster_is_answered() {
     let pd = TestPd::start().await;
     let mut client = pd.client().await;
     let header = header();
-    let told = client.is_bootstrapped(IsBootstrappedRequest { header: header.clone() }).await.unwrap().into_inner();
+    let told = client
+        .is_bootstrapped(IsBootstrappedRequest { header: header.clone() })
+        .await
+        .unwrap()
+        .into_inner();
     assert!(!told.bootstrapped);
     must_be_ok(told.header);
-    let region = client.get_region(GetRegionRequest { header: header.clone(), ..GetRegionRequest::default() }).await.unwrap();
+    let region = client
+        .get_region(GetRegionRequest {
+            header: header.clone(),
+            ..GetRegionRequest::default()
+        })
+        .await
+        .unwrap();
     must_fail(region.into_inner().header, ErrorType::NotBootstrapped);
-    let put = client.put_store(PutStoreRequest { header: header.clone(), store: Some(store(1)) }).await.unwrap();
+    let put = client
+        .put_store(PutStoreRequest {
+            header: header.clone(),
+            store: Some(store(1)),
+        })
+        .await
+        .unwrap();
     must_fail(put.into_inner().header, ErrorType::NotBootstrapped);
-    let id = client.alloc_id(AllocIdRequest { header: header.clone(), count: 0 }).await.unwrap().into_inner();
+    let id = client
+        .alloc_id(AllocIdRequest {
+            header: header.clone(),
+            count: 0,
+        })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((id.id, id.count), (1, 1));
-    let ids = client.alloc_id(AllocIdRequest { header: header.clone(), count: 5 }).await.unwrap().into_inner();
+    let ids = client
+        .alloc_id(AllocIdRequest {
+            header: header.clone(),
+            count: 5,
+        })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((ids.id, ids.count), (6, 5), "the last of them is told");
     must_bootstrap(&mut client).await;
-    let again = BootstrapRequest { header, store: Some(store(1)), ..BootstrapRequest::default() };
-    must_fail(client.bootstrap(again).await.unwrap().into_inner().header, ErrorType::AlreadyBootstrapped);
+    let again = BootstrapRequest {
+        header,
+        store: Some(store(1)),
+        ..BootstrapRequest::default()
+    };
+    must_fail(
+        client.bootstrap(again).await.unwrap().into_inner().header,
+        ErrorType::AlreadyBootstrapped,
+    );
 }
 
 #[tokio::test]
 async fn timestamps_come_in_order_and_batches_tell_their_last() {
     let pd = TestPd::start().await;
     let mut client = pd.client().await;
-    let request = |count| TsoRequest { header: header(), count, ..TsoRequest::default() };
+    let request = |count| TsoRequest {
+        header: header(),
+        count,
+        ..TsoRequest::default()
+    };
     let counts: Vec<u32> = (1..=200).collect();
-    let mut answers = client.tso(futures::stream::iter(counts.clone()).map(request)).await.unwrap().into_inner();
+    let mut answers = client
+        .tso(futures::stream::iter(counts.clone()).map(request))
+        .await
+        .unwrap()
+        .into_inner();
     let mut last = Ts(0);
     for count in counts {
         let answer = answers.next().await.unwrap().unwrap();
@@ -186,36 +284,91 @@ async fn timestamps_come_in_order_and_batches_tell_their_last() {
         assert_eq!(answer.count, count);
         let told = answer.timestamp.unwrap();
         let of_batch = Ts::compose(told.physical as u64, told.logical as u64);
-        assert!(of_batch.0 >= last.0 + u64::from(count), "{count} timestamps between {last:?} and {of_batch:?}");
+        assert!(
+            of_batch.0 >= last.0 + u64::from(count),
+            "{count} timestamps between {last:?} and {of_batch:?}"
+        );
         last = of_batch;
     }
-    assert!(answers.next().await.is_none(), "the stream ends when the client has said all: Java opens one per timestamp");
+    assert!(
+        answers.next().await.is_none(),
+        "the stream ends when the client has said all: Java opens one per timestamp"
+    );
     let mut refused = client.tso(futures::stream::iter([request(0)])).await.unwrap().into_inner();
     assert_eq!(refused.next().await.unwrap().unwrap_err().code(), Code::InvalidArgument);
-    let least = client.get_min_ts(GetMinTsRequest { header: header() }).await.unwrap().into_inner().timestamp.unwrap();
+    let least = client
+        .get_min_ts(GetMinTsRequest { header: header() })
+        .await
+        .unwrap()
+        .into_inner()
+        .timestamp
+        .unwrap();
     assert!(Ts::compose(least.physical as u64, least.logical as u64) > last);
 }
 
 #[tokio::test]
 async fn stores_are_put_and_told() {
     let (_pd, mut client) = must_start().await;
-    let put = client.put_store(PutStoreRequest { header: header(), store: Some(store(2)) }).await.unwrap();
+    let put = client
+        .put_store(PutStoreRequest {
+            header: header(),
+            store: Some(store(2)),
+        })
+        .await
+        .unwrap();
     must_be_ok(put.into_inner().header);
     let clash = Store { id: 3, ..store(2) };
-    let put = client.put_store(PutStoreRequest { header: header(), store: Some(clash) }).await.unwrap();
+    let put = client
+        .put_store(PutStoreRequest {
+            header: header(),
+            store: Some(clash),
+        })
+        .await
+        .unwrap();
     must_fail(put.into_inner().header, ErrorType::DuplicatedEntry);
-    let stats = StoreStats { store_id: 2, capacity: 77, ..StoreStats::default() };
-    let beat = StoreHeartbeatRequest { header: header(), stats: Some(stats), ..StoreHeartbeatRequest::default() };
+    let stats = StoreStats {
+        store_id: 2,
+        capacity: 77,
+        ..StoreStats::default()
+    };
+    let beat = StoreHeartbeatRequest {
+        header: header(),
+        stats: Some(stats),
+        ..StoreHeartbeatRequest::default()
+    };
     let beat = client.store_heartbeat(beat).await.unwrap().into_inner();
     must_be_ok(beat.header);
     assert_eq!(beat.cluster_version, CLUSTER_VERSION);
-    let told = client.get_store(GetStoreRequest { header: header(), store_id: 2 }).await.unwrap().into_inner();
+    let told = client
+        .get_store(GetStoreRequest {
+            header: header(),
+            store_id: 2,
+        })
+        .await
+        .unwrap()
+        .into_inner();
     must_be_ok(told.header);
     assert_eq!(told.store.unwrap().address, store(2).address);
     assert_eq!(told.stats.unwrap().capacity, 77);
-    let unknown = client.get_store(GetStoreRequest { header: header(), store_id: 99 }).await.unwrap().into_inner();
-    assert_eq!(must_fail(unknown.header, ErrorType::Unknown), "invalid store ID 99, not found");
-    let all = client.get_all_stores(GetAllStoresRequest { header: header(), exclude_tombstone_stores: true }).await.unwrap();
+    let unknown = client
+        .get_store(GetStoreRequest {
+            header: header(),
+            store_id: 99,
+        })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        must_fail(unknown.header, ErrorType::Unknown),
+        "invalid store ID 99, not found"
+    );
+    let all = client
+        .get_all_stores(GetAllStoresRequest {
+            header: header(),
+            exclude_tombstone_stores: true,
+        })
+        .await
+        .unwrap();
     let ids: Vec<u64> = all.into_inner().stores.into_iter().map(|store| store.id).collect();
     assert_eq!(ids, [1, 2]);
 }
@@ -223,7 +376,11 @@ async fn stores_are_put_and_told() {
 #[tokio::test]
 async fn regions_are_found_and_always_have_a_leader() {
     let (_pd, mut client) = must_start().await;
-    let by_key = |key: &'static [u8]| GetRegionRequest { header: header(), region_key: Bytes::from_static(key), need_buckets: true };
+    let by_key = |key: &'static [u8]| GetRegionRequest {
+        header: header(),
+        region_key: Bytes::from_static(key),
+        need_buckets: true,
+    };
     let found = client.get_region(by_key(b"n")).await.unwrap().into_inner();
     must_be_ok(found.header);
     assert_eq!((found.region.unwrap().id, found.leader), (11, Some(peer(111, 1))));
@@ -232,17 +389,38 @@ async fn regions_are_found_and_always_have_a_leader() {
     let none = client.get_prev_region(by_key(b"a")).await.unwrap().into_inner();
     must_be_ok(none.header);
     assert_eq!((none.region, none.leader), (None, None), "absent is no error");
-    let by_id = GetRegionByIdRequest { header: header(), region_id: 10, need_buckets: false };
-    assert_eq!(client.get_region_by_id(by_id).await.unwrap().into_inner().region.unwrap().id, 10);
+    let by_id = GetRegionByIdRequest {
+        header: header(),
+        region_id: 10,
+        need_buckets: false,
+    };
+    assert_eq!(
+        client.get_region_by_id(by_id).await.unwrap().into_inner().region.unwrap().id,
+        10
+    );
 
-    let scan = ScanRegionsRequest { header: header(), start_key: Bytes::new(), limit: 0, end_key: Bytes::new() };
+    let scan = ScanRegionsRequest {
+        header: header(),
+        start_key: Bytes::new(),
+        limit: 0,
+        end_key: Bytes::new(),
+    };
     let scan = client.scan_regions(scan).await.unwrap().into_inner();
     must_be_ok(scan.header);
-    assert_eq!(scan.regions.iter().map(|found| found.region.as_ref().unwrap().id).collect::<Vec<_>>(), [10, 11]);
+    assert_eq!(
+        scan.regions
+            .iter()
+            .map(|found| found.region.as_ref().unwrap().id)
+            .collect::<Vec<_>>(),
+        [10, 11]
+    );
     assert_eq!(scan.region_metas.iter().map(|region| region.id).collect::<Vec<_>>(), [10, 11]);
     assert_eq!(scan.leaders, [peer(110, 1), peer(111, 1)]);
 
-    let range = |start: &'static [u8], end: &'static [u8]| KeyRange { start_key: Bytes::from_static(start), end_key: Bytes::from_static(end) };
+    let range = |start: &'static [u8], end: &'static [u8]| KeyRange {
+        start_key: Bytes::from_static(start),
+        end_key: Bytes::from_static(end),
+    };
     let batch = |ranges, limit| BatchScanRegionsRequest {
         header: header(),
         ranges,
@@ -250,20 +428,49 @@ async fn regions_are_found_and_always_have_a_leader() {
         contain_all_key_range: true,
         ..BatchScanRegionsRequest::default()
     };
-    let found = client.batch_scan_regions(batch(vec![range(b"a", b"b"), range(b"c", b"z")], -1)).await.unwrap().into_inner();
+    let found = client
+        .batch_scan_regions(batch(vec![range(b"a", b"b"), range(b"c", b"z")], -1))
+        .await
+        .unwrap()
+        .into_inner();
     must_be_ok(found.header);
-    assert_eq!(found.regions.iter().map(|found| found.region.as_ref().unwrap().id).collect::<Vec<_>>(), [10, 11]);
-    let found = client.batch_scan_regions(batch(vec![range(b"", b"")], 1)).await.unwrap().into_inner();
+    assert_eq!(
+        found
+            .regions
+            .iter()
+            .map(|found| found.region.as_ref().unwrap().id)
+            .collect::<Vec<_>>(),
+        [10, 11]
+    );
+    let found = client
+        .batch_scan_regions(batch(vec![range(b"", b"")], 1))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(found.regions.len(), 1);
-    let mut beats = client.region_heartbeat(futures::stream::iter([beat(region(12, b"p", b"", 2))])).await.unwrap().into_inner();
+    let mut beats = client
+        .region_heartbeat(futures::stream::iter([beat(region(12, b"p", b"", 2))]))
+        .await
+        .unwrap()
+        .into_inner();
     assert!(beats.next().await.is_none(), "nothing to tell");
-    let gap = client.batch_scan_regions(batch(vec![range(b"", b"")], -1)).await.unwrap().into_inner();
+    let gap = client
+        .batch_scan_regions(batch(vec![range(b"", b"")], -1))
+        .await
+        .unwrap()
+        .into_inner();
     must_fail(gap.header, ErrorType::RegionsNotContainAllKeyRange);
 }
 
 fn beat(region: metapb::Region) -> RegionHeartbeatRequest {
     let leader = region.peers.first().cloned();
-    RegionHeartbeatRequest { header: header(), region: Some(region), leader, term: 6, ..RegionHeartbeatRequest::default() }
+    RegionHeartbeatRequest {
+        header: header(),
+        region: Some(region),
+        leader,
+        term: 6,
+        ..RegionHeartbeatRequest::default()
+    }
 }
 
 #[tokio::test]
@@ -277,7 +484,11 @@ async fn queries_answer_many_lookups_in_order() {
         prev_keys: keys(&[b"a", b"z"]),
         need_buckets: false,
     };
-    let mut answers = client.query_region(futures::stream::iter([query.clone(), query])).await.unwrap().into_inner();
+    let mut answers = client
+        .query_region(futures::stream::iter([query.clone(), query]))
+        .await
+        .unwrap()
+        .into_inner();
     for _ in 0..2 {
         let answer = answers.next().await.unwrap().unwrap();
         must_be_ok(answer.header);
@@ -293,7 +504,11 @@ async fn queries_answer_many_lookups_in_order() {
 async fn heartbeats_are_answered_by_operators_and_refusals() {
     let (_pd, mut client) = must_start().await;
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
-    let mut answers = client.region_heartbeat(ReceiverStream::new(receiver)).await.unwrap().into_inner();
+    let mut answers = client
+        .region_heartbeat(ReceiverStream::new(receiver))
+        .await
+        .unwrap()
+        .into_inner();
     sender.send(beat(region(11, b"m", b"", 2))).await.unwrap();
     sender.send(beat(region(11, b"m", b"", 1))).await.unwrap();
     let refused = answers.next().await.unwrap().unwrap();
@@ -301,16 +516,29 @@ async fn heartbeats_are_answered_by_operators_and_refusals() {
     let text = must_fail(refused.header, ErrorType::Unknown);
     assert!(text.contains("is stale"), "{text}");
     for _ in 0..2 {
-        client.put_store(PutStoreRequest { header: header(), store: Some(store(2)) }).await.unwrap();
+        client
+            .put_store(PutStoreRequest {
+                header: header(),
+                store: Some(store(2)),
+            })
+            .await
+            .unwrap();
     }
     let asked = answers.next().await.unwrap().unwrap();
     must_be_ok(asked.header);
-    assert_eq!((asked.region_id, asked.change_peer), (0, None), "a new store asks for heartbeats, once");
+    assert_eq!(
+        (asked.region_id, asked.change_peer),
+        (0, None),
+        "a new store asks for heartbeats, once"
+    );
     sender.send(beat(region(11, b"m", b"", 2))).await.unwrap();
     let told = answers.next().await.unwrap().unwrap();
     must_be_ok(told.header.clone());
     let change = told.change_peer.clone().unwrap();
-    assert_eq!((told.region_id, told.target_peer.clone(), change.change_type()), (11, Some(peer(111, 1)), ConfChangeType::AddLearnerNode));
+    assert_eq!(
+        (told.region_id, told.target_peer.clone(), change.change_type()),
+        (11, Some(peer(111, 1)), ConfChangeType::AddLearnerNode)
+    );
     assert_eq!(operator_of_wire(&told), Some(pd::Operator::AddLearner(change.peer.unwrap())));
     drop(sender);
     assert!(answers.next().await.is_none(), "the stream ends with the heartbeats");
@@ -325,15 +553,40 @@ async fn safe_points_follow_pins_and_barriers() {
         ttl,
         safe_point,
     };
-    let lowest = client.update_service_gc_safe_point(service("backup", 600, 50)).await.unwrap().into_inner();
+    let lowest = client
+        .update_service_gc_safe_point(service("backup", 600, 50))
+        .await
+        .unwrap()
+        .into_inner();
     must_be_ok(lowest.header);
-    assert_eq!((&lowest.service_id[..], lowest.ttl, lowest.min_safe_point), (&b"gc_worker"[..], i64::MAX, 0));
-    let moved = client.update_gc_safe_point(UpdateGcSafePointRequest { header: header(), safe_point: 90 }).await.unwrap().into_inner();
+    assert_eq!(
+        (&lowest.service_id[..], lowest.ttl, lowest.min_safe_point),
+        (&b"gc_worker"[..], i64::MAX, 0)
+    );
+    let moved = client
+        .update_gc_safe_point(UpdateGcSafePointRequest {
+            header: header(),
+            safe_point: 90,
+        })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(moved.new_safe_point, 50, "held by the backup");
     client.update_service_gc_safe_point(service("backup", 0, 0)).await.unwrap();
-    let moved = client.update_gc_safe_point(UpdateGcSafePointRequest { header: header(), safe_point: 90 }).await.unwrap().into_inner();
+    let moved = client
+        .update_gc_safe_point(UpdateGcSafePointRequest {
+            header: header(),
+            safe_point: 90,
+        })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(moved.new_safe_point, 90);
-    let told = client.get_gc_safe_point(GetGcSafePointRequest { header: header() }).await.unwrap().into_inner();
+    let told = client
+        .get_gc_safe_point(GetGcSafePointRequest { header: header() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(told.safe_point, 90);
 
     let barrier = SetGcBarrierRequest {
@@ -344,46 +597,135 @@ async fn safe_points_follow_pins_and_barriers() {
         ..SetGcBarrierRequest::default()
     };
     must_be_ok(client.set_gc_barrier(barrier.clone()).await.unwrap().into_inner().header);
-    let late = SetGcBarrierRequest { barrier_ts: 80, ..barrier };
-    must_fail(client.set_gc_barrier(late).await.unwrap().into_inner().header, ErrorType::InvalidValue);
-    let target = |target| AdvanceTxnSafePointRequest { header: header(), target, ..AdvanceTxnSafePointRequest::default() };
+    let late = SetGcBarrierRequest {
+        barrier_ts: 80,
+        ..barrier
+    };
+    must_fail(
+        client.set_gc_barrier(late).await.unwrap().into_inner().header,
+        ErrorType::InvalidValue,
+    );
+    let target = |target| AdvanceTxnSafePointRequest {
+        header: header(),
+        target,
+        ..AdvanceTxnSafePointRequest::default()
+    };
     let moved = client.advance_txn_safe_point(target(150)).await.unwrap().into_inner();
     assert_eq!((moved.old_txn_safe_point, moved.new_txn_safe_point), (90, 120));
     assert!(moved.blocker_description.contains("`br`"), "{}", moved.blocker_description);
-    let beyond = AdvanceGcSafePointRequest { header: header(), target: 130, ..AdvanceGcSafePointRequest::default() };
-    must_fail(client.advance_gc_safe_point(beyond.clone()).await.unwrap().into_inner().header, ErrorType::InvalidValue);
-    let moved = client.advance_gc_safe_point(AdvanceGcSafePointRequest { target: 110, ..beyond }).await.unwrap().into_inner();
+    let beyond = AdvanceGcSafePointRequest {
+        header: header(),
+        target: 130,
+        ..AdvanceGcSafePointRequest::default()
+    };
+    must_fail(
+        client
+            .advance_gc_safe_point(beyond.clone())
+            .await
+            .unwrap()
+            .into_inner()
+            .header,
+        ErrorType::InvalidValue,
+    );
+    let moved = client
+        .advance_gc_safe_point(AdvanceGcSafePointRequest { target: 110, ..beyond })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!((moved.old_gc_safe_point, moved.new_gc_safe_point), (90, 110));
-    let ask = GetGcStateRequest { header: header(), keyspace_scope: None };
+    let ask = GetGcStateRequest {
+        header: header(),
+        keyspace_scope: None,
+    };
     let state = client.get_gc_state(ask).await.unwrap().into_inner().gc_state.unwrap();
     assert_eq!((state.txn_safe_point, state.gc_safe_point), (120, 110));
     assert_eq!((state.gc_barriers.len(), state.gc_barriers[0].ttl_seconds), (1, i64::MAX));
-    let all = client.get_all_keyspaces_gc_states(GetAllKeyspacesGcStatesRequest { header: header() }).await.unwrap().into_inner();
+    let all = client
+        .get_all_keyspaces_gc_states(GetAllKeyspacesGcStatesRequest { header: header() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(all.gc_states.len(), 1);
-    let drop = DeleteGcBarrierRequest { header: header(), barrier_id: "br".to_owned(), ..DeleteGcBarrierRequest::default() };
+    let drop = DeleteGcBarrierRequest {
+        header: header(),
+        barrier_id: "br".to_owned(),
+        ..DeleteGcBarrierRequest::default()
+    };
     let dropped = client.delete_gc_barrier(drop.clone()).await.unwrap().into_inner();
     assert_eq!(dropped.deleted_barrier_info.unwrap().barrier_ts, 120);
-    assert_eq!(client.delete_gc_barrier(drop).await.unwrap().into_inner().deleted_barrier_info, None);
+    assert_eq!(
+        client
+            .delete_gc_barrier(drop)
+            .await
+            .unwrap()
+            .into_inner()
+            .deleted_barrier_info,
+        None
+    );
 }
 
 #[tokio::test]
 async fn configuration_operators_and_unknown_rpcs() {
     let (_pd, mut client) = must_start().await;
-    let config = client.get_cluster_config(GetClusterConfigRequest { header: header() }).await.unwrap().into_inner();
-    assert_eq!(config.cluster, Some(metapb::Cluster { id: CLUSTER, max_peer_count: 3 }));
-    let put = |max_peer_count| PutClusterConfigRequest { header: header(), cluster: Some(metapb::Cluster { id: CLUSTER, max_peer_count }) };
+    let config = client
+        .get_cluster_config(GetClusterConfigRequest { header: header() })
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(
+        config.cluster,
+        Some(metapb::Cluster {
+            id: CLUSTER,
+            max_peer_count: 3
+        })
+    );
+    let put = |max_peer_count| PutClusterConfigRequest {
+        header: header(),
+        cluster: Some(metapb::Cluster {
+            id: CLUSTER,
+            max_peer_count,
+        }),
+    };
     must_be_ok(client.put_cluster_config(put(5)).await.unwrap().into_inner().header);
-    must_fail(client.put_cluster_config(put(0)).await.unwrap().into_inner().header, ErrorType::InvalidValue);
-    let config = client.get_cluster_config(GetClusterConfigRequest { header: header() }).await.unwrap().into_inner();
+    must_fail(
+        client.put_cluster_config(put(0)).await.unwrap().into_inner().header,
+        ErrorType::InvalidValue,
+    );
+    let config = client
+        .get_cluster_config(GetClusterConfigRequest { header: header() })
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(config.cluster.unwrap().max_peer_count, 5);
-    let operator = client.get_operator(GetOperatorRequest { header: header(), region_id: 10 }).await.unwrap().into_inner();
+    let operator = client
+        .get_operator(GetOperatorRequest {
+            header: header(),
+            region_id: 10,
+        })
+        .await
+        .unwrap()
+        .into_inner();
     must_fail(operator.header, ErrorType::RegionNotFound);
-    let recovering = client.is_snapshot_recovering(IsSnapshotRecoveringRequest { header: header() }).await.unwrap().into_inner();
+    let recovering = client
+        .is_snapshot_recovering(IsSnapshotRecoveringRequest { header: header() })
+        .await
+        .unwrap()
+        .into_inner();
     must_be_ok(recovering.header);
     assert!(!recovering.marked);
-    let scatter = client.scatter_region(ScatterRegionRequest { header: header(), ..ScatterRegionRequest::default() }).await;
+    let scatter = client
+        .scatter_region(ScatterRegionRequest {
+            header: header(),
+            ..ScatterRegionRequest::default()
+        })
+        .await;
     assert_eq!(scatter.unwrap_err().code(), Code::Unimplemented);
-    let split = client.ask_batch_split(AskBatchSplitRequest { header: header(), ..AskBatchSplitRequest::default() }).await;
+    let split = client
+        .ask_batch_split(AskBatchSplitRequest {
+            header: header(),
+            ..AskBatchSplitRequest::default()
+        })
+        .await;
     assert_eq!(split.unwrap_err().code(), Code::Unimplemented);
 }
 
@@ -392,35 +734,86 @@ async fn the_default_keyspace_and_health_are_there() {
     let (pd, _client) = must_start().await;
     let url = format!("http://{}", pd.address);
     let mut keyspaces = KeyspaceClient::connect(url.clone()).await.unwrap();
-    let load = |name: &str| LoadKeyspaceRequest { header: header(), name: name.to_owned() };
+    let load = |name: &str| LoadKeyspaceRequest {
+        header: header(),
+        name: name.to_owned(),
+    };
     let found = keyspaces.load_keyspace(load("DEFAULT")).await.unwrap().into_inner();
     must_be_ok(found.header);
     assert_eq!(found.keyspace.unwrap().id, 0);
     let none = keyspaces.load_keyspace(load("other")).await.unwrap().into_inner();
     let text = must_fail(none.header, ErrorType::EntryNotFound);
     assert!(text.contains("ENTRY_NOT_FOUND") && none.keyspace.is_none(), "{text}");
-    let all = GetAllKeyspacesRequest { header: header(), ..GetAllKeyspacesRequest::default() };
-    assert_eq!(keyspaces.get_all_keyspaces(all).await.unwrap().into_inner().keyspaces.len(), 1);
+    let all = GetAllKeyspacesRequest {
+        header: header(),
+        ..GetAllKeyspacesRequest::default()
+    };
+    assert_eq!(
+        keyspaces.get_all_keyspaces(all).await.unwrap().into_inner().keyspaces.len(),
+        1
+    );
     let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
-    let told = health.check(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner();
+    let told = health
+        .check(tonic_health::pb::HealthCheckRequest::default())
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(told.status(), tonic_health::pb::health_check_response::ServingStatus::Serving);
 }
 
 #[tokio::test]
 async fn what_was_acknowledged_outlives_the_process() {
     let (pd, mut client) = must_start().await;
-    let before = client.get_min_ts(GetMinTsRequest { header: header() }).await.unwrap().into_inner().timestamp.unwrap();
-    let ids = client.alloc_id(AllocIdRequest { header: header(), count: 1 }).await.unwrap().into_inner();
+    let before = client
+        .get_min_ts(GetMinTsRequest { header: header() })
+        .await
+        .unwrap()
+        .into_inner()
+        .timestamp
+        .unwrap();
+    let ids = client
+        .alloc_id(AllocIdRequest {
+            header: header(),
+            count: 1,
+        })
+        .await
+        .unwrap()
+        .into_inner();
     let (dir, _) = pd.stop().await;
     let pd = TestPd::start_in(dir, "127.0.0.1:0".parse().unwrap()).await;
     let mut client = pd.client().await;
-    let after = client.get_min_ts(GetMinTsRequest { header: header() }).await.unwrap().into_inner().timestamp.unwrap();
+    let after = client
+        .get_min_ts(GetMinTsRequest { header: header() })
+        .await
+        .unwrap()
+        .into_inner()
+        .timestamp
+        .unwrap();
     assert!((after.physical, after.logical) > (before.physical, before.logical));
-    assert!(client.alloc_id(AllocIdRequest { header: header(), count: 1 }).await.unwrap().into_inner().id > ids.id);
-    let key = GetRegionRequest { header: header(), region_key: Bytes::from_static(b"n"), need_buckets: false };
+    assert!(
+        client
+            .alloc_id(AllocIdRequest {
+                header: header(),
+                count: 1
+            })
+            .await
+            .unwrap()
+            .into_inner()
+            .id
+            > ids.id
+    );
+    let key = GetRegionRequest {
+        header: header(),
+        region_key: Bytes::from_static(b"n"),
+        need_buckets: false,
+    };
     let found = client.get_region(key).await.unwrap().into_inner();
-    assert_eq!((found.region.unwrap().id, found.leader), (11, Some(peer(111, 1))), "before any heartbeat");
+    assert_eq!(
+        (found.region.unwrap().id, found.leader),
+        (11, Some(peer(111, 1))),
+        "before any heartbeat"
+    );
 }
 
 /// Prints how fast timestamps flow; run with `--nocapture` to see. The bound is low: it is there to find a mistake, not a slow day.
@@ -430,10 +823,21 @@ async fn timestamps_flow_fast() {
     for (count, streams, requests) in [(64_u32, 4, 5_000), (1, 4, 5_000)] {
         let started = MonoTime::now();
         let runs = (0..streams).map(|_| async {
-            let request = move |_| TsoRequest { header: header(), count, ..TsoRequest::default() };
+            let request = move |_| TsoRequest {
+                header: header(),
+                count,
+                ..TsoRequest::default()
+            };
             let mut client = pd.client().await;
-            let answers = client.tso(futures::stream::iter(0..requests).map(request)).await.unwrap().into_inner();
-            answers.map(|answer| answer.unwrap().count as u64).fold(0, async |sum, count| sum + count).await
+            let answers = client
+                .tso(futures::stream::iter(0..requests).map(request))
+                .await
+                .unwrap()
+                .into_inner();
+            answers
+                .map(|answer| answer.unwrap().count as u64)
+                .fold(0, async |sum, count| sum + count)
+                .await
         });
         let told: u64 = futures::future::join_all(runs).await.into_iter().sum();
         let per_second = told as f64 / MonoTime::now().since(started).as_secs_f64();

@@ -226,7 +226,11 @@ fn make_snapshot(network: &Network, pairs: usize) -> (RaftMessage, Key) {
 /// Sends it and waits for the outcome.
 async fn send_snapshot(network: &Network, message: RaftMessage, key: Key) -> bool {
     let (tell, told) = tokio::sync::oneshot::channel();
-    network.send_snapshot(message, key, Box::new(move |done| tell.send(done).expect("somebody waits for the outcome")));
+    network.send_snapshot(
+        message,
+        key,
+        Box::new(move |done| tell.send(done).expect("somebody waits for the outcome")),
+    );
     tokio::time::timeout(PATIENCE, told)
         .await
         .expect("an outcome comes")
