@@ -5,7 +5,7 @@ use sim::campaign::{Plan, campaign};
 use sim::options::Workload;
 
 /// Seeds within which each planted bug must show. The campaign of `cargo xtask sim --planted` allows 500.
-const PLANTED_SEEDS: u64 = 200;
+const PLANTED_SEEDS: u64 = 300;
 
 fn plan(seeds: u64) -> Plan {
     Plan {
