@@ -1,6 +1,9 @@
 //! What a peer does by the clock: elections, compaction, reports.
 
+use std::time::Duration;
+
 use base::MonoTime;
+use proto::metapb::PeerRole;
 use raft::{ProgressState, StateRole};
 use rand::Rng;
 
@@ -30,8 +33,20 @@ impl Peer {
         if self.ticks % COMPACT_TICKS == 0 {
             self.maybe_compact(fx);
         }
-        if self.is_leader() && now.since(self.reported) >= self.config.region_heartbeat.0 {
+        if self.is_leader() && now.since(self.reported) >= self.report_interval() {
             self.report(now, fx);
+        }
+    }
+
+    /// How long the placement driver waits at most for news. Short while there is a learner: it is promoted only once a report
+    /// says that it has caught up, and no event of ours marks that moment.
+    fn report_interval(&self) -> Duration {
+        let settled = !self.region.peers.iter().any(|peer| peer.role() == PeerRole::Learner);
+        let election = self.config.tick.0 * self.config.election_ticks;
+        if settled {
+            self.config.region_heartbeat.0
+        } else {
+            election.min(self.config.region_heartbeat.0)
         }
     }
 
