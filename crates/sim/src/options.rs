@@ -154,7 +154,7 @@ impl Options {
             crashes_of_all: *rng.pick(&[0.0, 0.1, 0.3]),
             crash_at_vote: *rng.pick(&[0.0, 0.1, 0.3]),
             crash_at_append: *rng.pick(&[0.0, 0.0005, 0.002]),
-            pauses: maybe(rng, 0.5, (3_000, 10_000), (500, 4_000)),
+            pauses: maybe(rng, 0.5, (2_000, 8_000), (500, 4_000)),
             partitions: maybe(rng, 0.6, (2_000, 8_000), (500, 6_000)),
             swizzle: rng.chance(0.3),
             slow_disks: maybe(rng, 0.3, (3_000, 10_000), (1_000, 5_000)),

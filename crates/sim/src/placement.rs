@@ -3,12 +3,12 @@
 //! Answers where regions are, from what their leaders report, and gives timestamps. It crashes and comes back with what its log
 //! had synced; its wall clock jumps.
 
-use base::{MonoTime, StoreId, WallTime};
+use base::{MonoTime, WallTime};
 use bytes::Bytes;
 use pd::log::memory::MemoryLog;
 use pd::log::{Recovered, ReplicatedLog};
 use pd::{Effects, Event, Lookup, Machine, Options, RegionInfo, Reply, Request, State};
-use proto::metapb::Region;
+use proto::metapb::{Region, Store};
 use raftstore::peer::Report;
 
 use crate::disk::Disk;
@@ -61,8 +61,8 @@ fn machine(recovered: Recovered) -> Machine<Asker> {
 }
 
 impl Placement {
-    /// A placement driver of a cluster with these regions.
-    pub fn bootstrap(now: MonoTime, wall: WallTime, regions: &[Region]) -> Placement {
+    /// A placement driver of a cluster of so many stores with these regions.
+    pub fn bootstrap(now: MonoTime, wall: WallTime, stores: u64, regions: &[Region]) -> Placement {
         let mut placement = Placement {
             machine: machine(Recovered::default()),
             log: MemoryLog::new(),
@@ -70,18 +70,20 @@ impl Placement {
             waiting: Vec::new(),
         };
         placement.settle(now, wall);
-        let store = proto::metapb::Store {
-            id: StoreId(1).0,
-            address: "store1".into(),
-            ..Default::default()
+        let store = |id: u64| Store {
+            id,
+            address: format!("store{id}"),
+            ..Store::default()
         };
-        let request = Request::Bootstrap {
-            store,
+        let first = Request::Bootstrap {
+            store: store(1),
             regions: regions.to_vec(),
         };
-        let effects = placement.machine.step(now, wall, [Event::Request(Asker::Bootstrap, request)]);
-        placement.log.propose(effects.propose).expect("memory takes proposals");
-        placement.settle(now, wall);
+        for request in std::iter::once(first).chain((2..=stores).map(|id| Request::PutStore(store(id)))) {
+            let effects = placement.machine.step(now, wall, [Event::Request(Asker::Bootstrap, request)]);
+            placement.log.propose(effects.propose).expect("memory takes proposals");
+            placement.settle(now, wall);
+        }
         assert!(placement.machine.state().is_bootstrapped(), "the regions were refused");
         placement
     }

@@ -198,7 +198,7 @@ impl World {
             trace: Trace::new(print),
             network: Network::new(Rng::stream(seed, "network"), options.network.clone()),
             stores: (1..=options.stores).map(|id| (id, slot(id))).collect(),
-            placement: Placement::bootstrap(BEGIN, wall, &regions),
+            placement: Placement::bootstrap(BEGIN, wall, options.stores, &regions),
             placement_disk: disk("disk-pd"),
             placement_life: 0,
             wall_off_ms: 0,

@@ -56,10 +56,13 @@ impl World {
             let mut rng = Rng::stream(self.seed, &format!("client{id}"));
             // Impatient and patient ones: the latter still wait for a leader that was stopped for long.
             let attempt = Duration::from_millis(*rng.pick(&[300, 1000, 1000, 5000]));
+            let stubborn = rng.chance(self.options.stubborn_clients);
+            // A stubborn one asks the same leader anew rather than once for long: it is there when that leader wakes up.
+            let operation = if stubborn { attempt } else { attempt + Duration::from_secs(5) };
             let patience = Patience {
                 attempt,
-                operation: attempt + Duration::from_secs(5),
-                stubborn: rng.chance(self.options.stubborn_clients),
+                operation,
+                stubborn,
             };
             let think = self.options.think.mul_f64(0.2 + 2.0 * rng.unit());
             let belief = [self.ancient.clone()];
