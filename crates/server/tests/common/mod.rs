@@ -1,0 +1,234 @@
+//! Clusters of real processes on loopback, for tests: started, killed, restarted, and always cleaned up.
+//!
+//! Ports are found free before the start and kept over restarts, as the addresses of stores are. Logs are collected and told
+//! when a test fails.
+
+#![allow(dead_code)] // each test binary uses a part
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base::MonoTime;
+use tempfile::TempDir;
+
+/// Generous: the machine may be busy. Nothing waits this long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// Regions tell the placement driver how they are every second: copies are then added in seconds instead of minutes.
+const CONFIG: &str = "[raft]\nregion-heartbeat = \"1s\"\n";
+/// Lines of a process' log that are told when a test fails.
+const LOG_TOLD: usize = 60;
+
+/// A placement driver and stores, each a process; all are killed when it is dropped.
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pd: SocketAddr,
+    _dir: TempDir,
+}
+
+/// What a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A placement driver and a store: with no other process a whole database.
+    Both,
+    Pd,
+    Store,
+}
+
+/// One process with its data, running or not.
+pub struct Node {
+    pub part: Part,
+    pub status: SocketAddr,
+    args: Vec<String>,
+    child: Option<Child>,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Cluster {
+    /// One process that is a whole database.
+    pub fn one(args: &[&str]) -> Cluster {
+        Cluster::start(&[Part::Both], args)
+    }
+
+    /// A placement driver and three stores, in four processes.
+    pub fn three(args: &[&str]) -> Cluster {
+        Cluster::start(&[Part::Pd, Part::Store, Part::Store, Part::Store], args)
+    }
+
+    /// Starts processes of `parts`, the first one with the placement driver, and waits until all are ready.
+    pub fn start(parts: &[Part], args: &[&str]) -> Cluster {
+        assert_ne!(parts[0], Part::Store, "the first process runs the placement driver");
+        let dir = tempfile::Builder::new()
+            .prefix("ferrite-cluster")
+            .tempdir()
+            .expect("a temporary directory");
+        let config = dir.path().join("ferrite.toml");
+        std::fs::write(&config, CONFIG).expect("a file in a temporary directory");
+        let args: Vec<&str> = ["--config", config.to_str().expect("a path of text")]
+            .iter()
+            .chain(args)
+            .copied()
+            .collect();
+        let ports = free_ports(3 * parts.len());
+        let pd = ports[0];
+        let node = |(number, part): (usize, &Part)| {
+            let [pd_addr, addr, status] = std::array::from_fn(|port| ports[3 * number + port]);
+            Node::new(*part, dir.path().join(number.to_string()), pd, [pd_addr, addr, status], &args)
+        };
+        let mut cluster = Cluster {
+            nodes: parts.iter().enumerate().map(node).collect(),
+            pd,
+            _dir: dir,
+        };
+        cluster.nodes.iter_mut().for_each(Node::start);
+        cluster.nodes.iter_mut().for_each(Node::must_be_ready);
+        cluster
+    }
+
+    /// Waits until every store holds a copy of a region, as it should where there are as many stores as copies.
+    pub fn must_be_replicated(&self) {
+        let deadline = MonoTime::now() + PATIENCE;
+        while let Some(bare) = self.stores().into_iter().find(|&node| self.nodes[node].regions() == 0) {
+            let log = |node: usize| self.nodes[node].log();
+            assert!(
+                MonoTime::now() < deadline,
+                "node {bare} holds no region:\n{}\n{}",
+                log(0),
+                log(bare)
+            );
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Addresses of the placement driver, as clients want them.
+    pub fn endpoints(&self) -> Vec<String> {
+        vec![self.pd.to_string()]
+    }
+
+    /// The processes that run stores.
+    pub fn stores(&self) -> Vec<usize> {
+        (0..self.nodes.len())
+            .filter(|&node| self.nodes[node].part != Part::Pd)
+            .collect()
+    }
+}
+
+impl Node {
+    fn new(part: Part, data_dir: PathBuf, pd: SocketAddr, ports: [SocketAddr; 3], args: &[&str]) -> Node {
+        let [pd_addr, addr, status] = ports.map(|port| port.to_string());
+        let mut line: Vec<String> = vec!["server".into(), "--data-dir".into(), data_dir.display().to_string()];
+        line.extend(["--status-addr".into(), status]);
+        match part {
+            Part::Both => line.extend(["--pd-addr".into(), pd_addr, "--addr".into(), addr]),
+            Part::Pd => line.extend(["--role".into(), "pd".into(), "--pd-addr".into(), pd_addr]),
+            Part::Store => line.extend(["--addr".into(), addr, "--join".into(), pd.to_string()]),
+        }
+        line.extend(args.iter().map(|arg| arg.to_string()));
+        Node {
+            part,
+            status: ports[2],
+            args: line,
+            child: None,
+            log: Arc::default(),
+        }
+    }
+
+    /// Starts the process; it is ready when [`Node::must_be_ready`] returns.
+    pub fn start(&mut self) {
+        assert!(self.child.is_none(), "the process runs already");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));
+        command
+            .args(&self.args)
+            .env_remove("FERRITE_CONFIG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let lines = BufReader::new(child.stderr.take().expect("standard error is a pipe")).lines();
+        let log = self.log.clone();
+        base::thread::spawn("test-log", move || {
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| log.lock().expect("no panic inside").push(line));
+        });
+        self.child = Some(child);
+    }
+
+    /// Waits until the process serves.
+    pub fn must_be_ready(&mut self) {
+        let deadline = MonoTime::now() + PATIENCE;
+        loop {
+            let child = self.child.as_mut().expect("started before");
+            if let Some(ended) = child.try_wait().expect("a child can be waited for") {
+                panic!("{:?} ended with {ended} instead of being ready:\n{}", self.part, self.log());
+            }
+            if is_ready(self.status) {
+                return;
+            }
+            assert!(MonoTime::now() < deadline, "{:?} is not ready:\n{}", self.part, self.log());
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// As a power cut of the process: nothing is flushed, nobody is told.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("the process runs");
+        child.kill().expect("a child can be killed");
+        child.wait().expect("a child can be waited for");
+    }
+
+    /// Regions that the process' store holds a copy of.
+    fn regions(&self) -> u64 {
+        let regions = |body: &str| serde_json::from_str::<serde_json::Value>(body).ok()?["stores"][0]["regions"].as_u64();
+        get(self.status, "/status").and_then(|(_, body)| regions(&body)).unwrap_or(0)
+    }
+
+    /// The end of what the process logged.
+    pub fn log(&self) -> String {
+        let log = self.log.lock().expect("no panic inside");
+        log[log.len().saturating_sub(LOG_TOLD)..].join("\n")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            drop(child.wait());
+        }
+        if std::thread::panicking() {
+            eprintln!("---- {:?} {} ----\n{}", self.part, self.args.join(" "), self.log());
+        }
+    }
+}
+
+/// Loopback addresses that nobody listens on. All are held until all are found, so they differ.
+fn free_ports(count: usize) -> Vec<SocketAddr> {
+    let held: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
+        .collect();
+    held.iter().map(|listener| listener.local_addr().expect("bound")).collect()
+}
+
+/// Whether the status port says so.
+fn is_ready(status: SocketAddr) -> bool {
+    get(status, "/ready").is_some_and(|(code, _)| code == "200")
+}
+
+/// Status code and body of a page of the status port, if it answers.
+fn get(status: SocketAddr, path: &str) -> Option<(String, String)> {
+    let ask = || -> std::io::Result<String> {
+        let mut socket = TcpStream::connect_timeout(&status, Duration::from_millis(200))?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: {status}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = ask().ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
+}
