@@ -101,7 +101,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, factor) = SIZE_UNITS
             .iter()
-            .find(|(_, factor)| self.0 >= *factor && self.0 % factor == 0)
+            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor))
             .unwrap_or(&("B", 1));
         write!(f, "{}{name}", self.0 / factor)
     }
@@ -112,7 +112,7 @@ impl fmt::Display for Span {
         let nanos = self.0.as_nanos() as u64;
         let (name, factor) = SPAN_UNITS
             .iter()
-            .find(|(_, factor)| nanos >= *factor && nanos % factor == 0)
+            .find(|(_, factor)| nanos >= *factor && nanos.is_multiple_of(*factor))
             .unwrap_or(&("ms", 1_000_000));
         write!(f, "{}{name}", nanos / factor)
     }
