@@ -280,7 +280,11 @@ fn synced(engine: &dyn Engine, threads: u64, batches: u64) -> Result<(f64, f64)>
 
 /// Reads a tenth of the keys: caches fill as they would in use, and compactions behind the load come to an end.
 fn warm_up(engine: &dyn Engine, count: u64) -> Result<()> {
-    per_second(count / 10, |number| Ok(drop(engine.get(Cf::Default, &key(number * 10))?))).map(drop)
+    per_second(count / 10, |number| {
+        let _: () = drop(engine.get(Cf::Default, &key(number * 10))?);
+        Ok(())
+    })
+    .map(drop)
 }
 
 fn resident_mib() -> Result<f64> {

@@ -56,8 +56,8 @@ pub fn plan(info: &RegionInfo, max_peer_count: usize, stores: impl Iterator<Item
     };
     if let Some(learner) = peers.iter().find(|peer| is_learner(peer)) {
         return match is_dead(&learner) {
-            true => Some(Plan::Remove(learner.clone())),
-            false => Some(Plan::Promote(learner.clone())).filter(|_| has_caught_up(info, learner)),
+            true => Some(Plan::Remove(*learner)),
+            false => Some(Plan::Promote(*learner)).filter(|_| has_caught_up(info, learner)),
         };
     }
     let dead = peers.iter().filter(|peer| peer.id != info.leader.id).find(is_dead);

@@ -273,7 +273,7 @@ mod tests {
                 ..Peer::default()
             })
             .collect();
-        let leader = peers[0].clone();
+        let leader = peers[0];
         let region_epoch = Some(RegionEpoch { conf_ver, version });
         let region = Region {
             id,

@@ -182,7 +182,7 @@ pub fn apply_conf_change(region: &Region, epoch: RegionEpoch, changes: &[ConfOne
         match at {
             Some(at) => next.peers[at].set_role(role_next),
             None => {
-                let mut peer: Peer = peer.clone();
+                let mut peer: Peer = *peer;
                 peer.set_role(role_next);
                 next.peers.push(peer);
             }

@@ -359,7 +359,7 @@ impl Peer {
     }
 
     fn on_message(&mut self, now: MonoTime, mut message: RaftMessage) {
-        let Some(from) = message.from.clone() else { return };
+        let Some(from) = message.from else { return };
         self.heard.insert(from.id, now);
         if crate::region::peer_of(&self.region, PeerId(from.id)).is_none() {
             self.known.insert(from.id, from);
@@ -428,7 +428,7 @@ impl Peer {
     pub fn leader(&self) -> Option<metapb::Peer> {
         let id = self.node.raft.leader_id;
         if id == self.me.id {
-            return Some(self.me.clone());
+            return Some(self.me);
         }
         crate::region::peer_of(&self.region, PeerId(id)).cloned()
     }

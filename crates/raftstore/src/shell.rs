@@ -166,7 +166,7 @@ impl RaftStore {
 
     /// How many regions have a peer here, and how many of these lead and have applied an entry of their term.
     pub fn counts(&self) -> (usize, usize) {
-        (self.shared.peers.len(), self.shared.delegates.read().len())
+        (self.shared.peers.count(), self.shared.delegates.read().len())
     }
 
     /// Regions that this store leads.

@@ -244,7 +244,7 @@ impl LogCache {
         self.conf_state = conf_state;
     }
 
-    fn from_fetched(&self, low: u64, high: u64) -> Option<impl Iterator<Item = &Entry>> {
+    fn in_fetched(&self, low: u64, high: u64) -> Option<impl Iterator<Item = &Entry>> {
         let first = self.fetched.first()?.index;
         let at = low.checked_sub(first).filter(|&at| (at as usize) < self.fetched.len())? as usize;
         Some(self.fetched[at..].iter().take_while(move |entry| entry.index < high))
@@ -277,7 +277,7 @@ impl raft::Storage for LogCache {
             let (from, to) = ((low - self.cache_first()) as usize, (high - self.cache_first()) as usize);
             return Ok(limit(self.entries.range(from..to), max));
         }
-        if let Some(entries) = self.from_fetched(low, high) {
+        if let Some(entries) = self.in_fetched(low, high) {
             return Ok(limit(entries, max));
         }
         assert!(

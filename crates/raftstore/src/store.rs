@@ -232,7 +232,7 @@ impl Store {
                     region: id,
                     position: truncated,
                 },
-                me.clone(),
+                me,
             )?;
         }
         if found.last_index < applied.index {
@@ -347,7 +347,7 @@ impl Store {
 
     fn on_stranger(&mut self, message: &RaftMessage, now: MonoTime) -> Result<Decision> {
         let id = RegionId(message.region_id);
-        let Some(to) = message.to.clone() else {
+        let Some(to) = message.to else {
             return Ok(Decision::Drop);
         };
         let was_here = self.tombstones.get(&id).is_some_and(|&gone| to.id <= gone.0);
@@ -429,8 +429,8 @@ impl Store {
 fn tombstone(message: &RaftMessage, region: &Region) -> RaftMessage {
     RaftMessage {
         region_id: message.region_id,
-        from: message.to.clone(),
-        to: message.from.clone(),
+        from: message.to,
+        to: message.from,
         epoch: region.region_epoch,
         is_tombstone: true,
         ..RaftMessage::default()

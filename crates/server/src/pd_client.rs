@@ -269,7 +269,7 @@ async fn ask_local(pd: &pd::Handle, request: Request) -> Result<Reply, Failure> 
 }
 
 fn heartbeat_local(pd: &pd::Handle, on_news: OnNews, info: RegionInfo) {
-    let (region, epoch, leader) = (info.id(), info.region.region_epoch.unwrap_or_default(), info.leader.clone());
+    let (region, epoch, leader) = (info.id(), info.region.region_epoch.unwrap_or_default(), info.leader);
     let told = move |outcome| match outcome {
         Ok(Reply::Operator(Some(operator))) => on_news(News::Order {
             region,

@@ -220,7 +220,7 @@ impl Client {
             None => (Node::Pd, Message::Locate { key }),
             Some(route) => {
                 let believed = route.leader.as_ref().filter(|_| !running.replica_read);
-                let peer = believed.unwrap_or_else(|| self.rng.pick(&route.region.peers)).clone();
+                let peer = *believed.unwrap_or_else(|| self.rng.pick(&route.region.peers));
                 let request = Request {
                     id: running.number,
                     ctx: context(route, &peer, running.replica_read),
@@ -258,7 +258,7 @@ impl Client {
             .routes
             .get(&region.start_key)
             .filter(|route| route.region == region)
-            .and_then(|route| route.leader.clone());
+            .and_then(|route| route.leader);
         self.routes.retain(|_, route| !overlaps(route));
         self.routes.insert(
             region.start_key.clone(),

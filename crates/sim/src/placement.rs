@@ -45,9 +45,7 @@ pub struct Placement {
 }
 
 fn machine(recovered: Recovered) -> Machine<Asker> {
-    let state = recovered
-        .state
-        .map_or_else(State::default, |record| State::from_record(record));
+    let state = recovered.state.map_or_else(State::default, State::from_record);
     let urls = vec!["http://pd".to_owned()];
     let options = Options {
         name: "pd".into(),
@@ -166,7 +164,7 @@ fn answer(asker: Asker, reply: Result<Reply, pd::Error>) -> Option<(Node, Messag
                 node,
                 Message::Located {
                     region: info.region.clone(),
-                    leader: info.leader.clone(),
+                    leader: info.leader,
                 },
             ))
         }

@@ -518,7 +518,7 @@ impl Store {
 
     fn send_snapshot(&mut self, now: MonoTime, message: RaftMessage, out: &mut Out) {
         let region = RegionId(message.region_id);
-        let Some(to) = message.to.clone() else { return };
+        let Some(to) = message.to else { return };
         let file = snapshot_key(&message).and_then(|key| self.data.snapshots.made(key));
         let Some(file) = file else {
             return self.post(

@@ -399,9 +399,7 @@ fn basic_conf_change() {
         must_change(&mut world, ConfKind::AddLearner, peer);
         must_change(&mut world, ConfKind::AddVoter, peer);
     }
-    let first = raftstore::region::peer_on(&world.regions()[0], base::StoreId(2))
-        .expect("bootstrapped there")
-        .clone();
+    let first = *raftstore::region::peer_on(&world.regions()[0], base::StoreId(2)).expect("bootstrapped there");
     if world.leader(REGION).is_some_and(|(store, _)| store == 2) {
         world.transfer(REGION, PeerId(added[0].id));
         world.run_for(Duration::from_secs(2)).expect("promises kept");
@@ -430,9 +428,7 @@ fn conf_change_remove_leader() {
     let fourth = world.new_peer(4);
     must_change(&mut world, ConfKind::AddVoter, &fourth);
     let (store, leader) = world.leader(REGION).expect("a leader");
-    let me = raftstore::region::peer_on(leader.region(), base::StoreId(store))
-        .expect("it lists itself")
-        .clone();
+    let me = *raftstore::region::peer_on(leader.region(), base::StoreId(store)).expect("it lists itself");
     let epoch = raftstore::region::epoch(leader.region());
     world.change_membership(REGION, epoch, vec![one(ConfKind::Remove, &me)]);
     let moved = world.run_until(Duration::from_secs(20), |world| {

@@ -193,7 +193,7 @@ fn bootstrap(borders: &[&'static [u8]]) -> Request {
 
 fn heartbeat(region: Region, term: u64) -> RegionInfo {
     RegionInfo {
-        leader: region.peers[0].clone(),
+        leader: region.peers[0],
         region,
         term,
         ..RegionInfo::default()
@@ -545,19 +545,19 @@ fn regions_are_brought_to_their_number_of_peers() {
     assert_eq!((learner.store_id, learner.role()), (2, PeerRole::Learner));
     assert_eq!(
         bench.beat(info.clone()),
-        Ok(Some(Operator::AddLearner(learner.clone()))),
+        Ok(Some(Operator::AddLearner(learner))),
         "told twice, the same peer"
     );
-    info.region.peers.push(learner.clone());
+    info.region.peers.push(learner);
     info.region.region_epoch = Some(RegionEpoch { conf_ver: 2, version: 1 });
-    info.pending_peers = vec![learner.clone()];
+    info.pending_peers = vec![learner];
     assert_eq!(bench.beat(info.clone()), Ok(None), "it must catch up first");
     info.pending_peers.clear();
     let voter = Peer {
         role: PeerRole::Voter as i32,
         ..learner
     };
-    assert_eq!(bench.beat(info.clone()), Ok(Some(Operator::Promote(voter.clone()))));
+    assert_eq!(bench.beat(info.clone()), Ok(Some(Operator::Promote(voter))));
     info.region.peers[1] = voter;
     info.region.region_epoch = Some(RegionEpoch { conf_ver: 3, version: 1 });
     assert_eq!(bench.beat(info), Ok(None), "two stores hold two peers");
@@ -589,9 +589,9 @@ fn a_peer_on_a_store_that_is_down_is_replaced_then_removed() {
         }));
     }
     let dead = peer(210, 2);
-    let mut info = heartbeat(region(10, b"", b"", 1, &[peer(110, 1), dead.clone()]), 6);
+    let mut info = heartbeat(region(10, b"", b"", 1, &[peer(110, 1), dead]), 6);
     info.down_peers = vec![crate::DownPeer {
-        peer: dead.clone(),
+        peer: dead,
         down_seconds: 1_900,
     }];
     let Ok(Some(Operator::AddLearner(mut third))) = bench.beat(info.clone()) else {

@@ -30,7 +30,7 @@ impl Peer {
             self.election_draw = self.rng.random_range(election..election + election / 2 + 1);
         }
         self.tick_reads(fx);
-        if self.ticks % COMPACT_TICKS == 0 {
+        if self.ticks.is_multiple_of(COMPACT_TICKS) {
             self.maybe_compact(fx);
         }
         if self.is_leader() && now.since(self.reported) >= self.report_interval() {
@@ -113,14 +113,14 @@ impl Peer {
         for peer in self.region.peers.iter().filter(|peer| peer.id != self.me.id) {
             let progress = self.node.raft.prs().get(peer.id);
             if progress.is_none_or(|p| p.matched < truncated || p.matched == 0 || p.state == ProgressState::Snapshot) {
-                pending.push(peer.clone());
+                pending.push(*peer);
             }
             let silent = now.since(self.heard.get(&peer.id).copied().unwrap_or(now));
             if silent >= down_after {
-                down.push((peer.clone(), silent.as_secs()));
+                down.push((*peer, silent.as_secs()));
             }
         }
-        let (region, leader) = ((*self.region).clone(), self.me.clone());
+        let (region, leader) = ((*self.region).clone(), self.me);
         fx.report = Some(Report {
             region,
             leader,

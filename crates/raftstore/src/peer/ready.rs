@@ -249,7 +249,7 @@ impl Peer {
         match region::peer_of(&self.region, self.peer_id()) {
             None => self.destroy(fx),
             Some(me) => {
-                self.me = me.clone();
+                self.me = *me;
                 if self.is_leader() {
                     self.publish(fx);
                     self.report(now, fx);
@@ -332,7 +332,7 @@ impl Peer {
         let creates = message.msg_type == MessageType::MsgHeartbeat && message.commit == 0;
         let mut wire = crate::message::to_wire(message);
         wire.region_id = self.region.id;
-        wire.from = Some(self.me.clone());
+        wire.from = Some(self.me);
         wire.to = Some(peer);
         wire.epoch = Some(region::epoch(&self.region));
         if creates || crate::message::is_vote_request(wire.kind) {

@@ -41,7 +41,7 @@ fn peer(voters: &[u64]) -> Peer {
         &region,
         Vec::new(),
     );
-    let me = region.peers[0].clone();
+    let me = region.peers[0];
     let start = Start {
         peer: me,
         region,

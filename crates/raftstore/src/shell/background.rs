@@ -23,7 +23,10 @@ pub(super) fn start(shared: Arc<Shared>, inbox: Receiver<Job>) -> JoinHandle<()>
     base::thread::spawn("raft-back", move || {
         while !shared.shutdown.is_stopped() {
             let outcome = match inbox.recv_timeout(Duration::from_millis(50)) {
-                Ok(Job::Generate(job)) => Ok(generate(&shared, &job)),
+                Ok(Job::Generate(job)) => {
+                    generate(&shared, &job);
+                    Ok(())
+                }
                 Ok(Job::Flush) => flush(&shared),
                 Err(_) => Ok(()),
             };

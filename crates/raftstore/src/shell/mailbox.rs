@@ -171,7 +171,7 @@ impl<M, E> Router<M, E> {
     }
 
     /// Number of regions.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.mailboxes.read().len()
     }
 }
@@ -200,7 +200,7 @@ impl<M, E> Ready<M, E> {
     }
 
     /// How many machines wait for a thread.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.0.len()
     }
 }
@@ -219,7 +219,7 @@ mod tests {
         for event in 0..5 {
             assert!(router.send(ONE, event).is_ok());
         }
-        assert_eq!(ready.len(), 1, "notified once for all events");
+        assert_eq!(ready.waiting(), 1, "notified once for all events");
         let mut seen = Vec::new();
         assert_eq!(
             ready.poll(Duration::ZERO, &mut |machine, events| {
@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(seen, [0, 1, 2, 3, 4]);
         assert_eq!(ready.poll(Duration::ZERO, &mut |_, _| panic!("idle")), 0);
         assert!(router.send(ONE, 5).is_ok());
-        assert_eq!(ready.len(), 1);
+        assert_eq!(ready.waiting(), 1);
     }
 
     #[test]

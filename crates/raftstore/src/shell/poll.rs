@@ -148,11 +148,11 @@ fn finish(shared: &Shared, region: RegionId, outcome: Outcome) {
         // A peer that is gone needs no news.
         let _gone = shared.peers.send(region, Event::Applied(applied));
     }
-    if let Some(job) = outcome.generate {
-        if let Err(refused) = shared.background.try_send(background::Job::Generate(job)) {
-            drop(refused);
-            // Too much to do: raft asks again.
-            let _gone = shared.peers.send(region, Event::Generated(None));
-        }
+    if let Some(job) = outcome.generate
+        && let Err(refused) = shared.background.try_send(background::Job::Generate(job))
+    {
+        drop(refused);
+        // Too much to do: raft asks again.
+        let _gone = shared.peers.send(region, Event::Generated(None));
     }
 }

@@ -269,12 +269,11 @@ fn leadership_moves_when_told_and_when_the_leader_is_cut_off() {
     let cluster = Cluster::new(3, 3);
     cluster.must_put("a", "1");
     let (leader, region) = cluster.leader_of(RegionId(1)).expect("it just answered");
-    let target = region
+    let target = *region
         .peers
         .iter()
         .find(|p| p.store_id != leader.store_id().0)
-        .expect("three peers")
-        .clone();
+        .expect("three peers");
     must("a transfer", || {
         wait::<std::result::Result<(), AdminError>>(|reply| leader.transfer_leader(RegionId(1), PeerId(target.id), reply))?.ok()
     });

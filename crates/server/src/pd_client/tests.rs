@@ -19,7 +19,7 @@ fn news() -> (OnNews, mpsc::UnboundedReceiver<News>) {
 
 fn heartbeat(region: Region) -> RegionInfo {
     RegionInfo {
-        leader: region.peers[0].clone(),
+        leader: region.peers[0],
         region,
         term: 6,
         ..RegionInfo::default()

@@ -51,7 +51,7 @@ pub fn operator_to_wire(info: &RegionInfo, operator: Operator) -> RegionHeartbea
     RegionHeartbeatResponse {
         region_id: info.region.id,
         region_epoch: info.region.region_epoch,
-        target_peer: Some(info.leader.clone()),
+        target_peer: Some(info.leader),
         change_peer: Some(pdpb::ChangePeer {
             peer: Some(peer),
             change_type: kind as i32,
@@ -63,7 +63,7 @@ pub fn operator_to_wire(info: &RegionInfo, operator: Operator) -> RegionHeartbea
 /// The operator in an answer to a heartbeat, if there is one that stores of this version carry out.
 pub fn operator_of_wire(response: &RegionHeartbeatResponse) -> Option<Operator> {
     let change = response.change_peer.as_ref()?;
-    let peer = change.peer.clone()?;
+    let peer = change.peer?;
     Some(match change.change_type() {
         ConfChangeType::AddLearnerNode => Operator::AddLearner(peer),
         ConfChangeType::AddNode => Operator::Promote(peer),
@@ -87,7 +87,7 @@ pub(super) use found;
 
 pub(super) fn down_peers(info: &RegionInfo) -> Vec<PeerStats> {
     let stats = |down: &DownPeer| PeerStats {
-        peer: Some(down.peer.clone()),
+        peer: Some(down.peer),
         down_seconds: down.down_seconds,
     };
     info.down_peers.iter().map(stats).collect()
@@ -97,12 +97,7 @@ pub(super) fn down_peers(info: &RegionInfo) -> Vec<PeerStats> {
 pub(super) fn in_lists(regions: &[pdpb::Region]) -> (Vec<Region>, Vec<proto::metapb::Peer>) {
     regions
         .iter()
-        .map(|found| {
-            (
-                found.region.clone().unwrap_or_default(),
-                found.leader.clone().unwrap_or_default(),
-            )
-        })
+        .map(|found| (found.region.clone().unwrap_or_default(), found.leader.unwrap_or_default()))
         .unzip()
 }
 

@@ -536,9 +536,9 @@ async fn heartbeats_are_answered_by_operators_and_refusals() {
     sender.send(beat(region(11, b"m", b"", 2))).await.unwrap();
     let told = answers.next().await.unwrap().unwrap();
     must_be_ok(told.header.clone());
-    let change = told.change_peer.clone().unwrap();
+    let change = told.change_peer.unwrap();
     assert_eq!(
-        (told.region_id, told.target_peer.clone(), change.change_type()),
+        (told.region_id, told.target_peer, change.change_type()),
         (11, Some(peer(111, 1)), ConfChangeType::AddLearnerNode)
     );
     assert_eq!(operator_of_wire(&told), Some(pd::Operator::AddLearner(change.peer.unwrap())));

@@ -417,7 +417,7 @@ impl World {
             choices.push(vec![one(ConfKind::AddLearner, &peer)]);
             choices.push(vec![one(ConfKind::AddVoter, &peer)]);
             if voters.len() >= VOTERS_MIN {
-                let out = self.rng_faults.pick(&voters).clone();
+                let out = *self.rng_faults.pick(&voters);
                 choices.push(vec![one(ConfKind::AddVoter, &peer), one(ConfKind::AddLearner, &out)]);
             }
         }
@@ -464,6 +464,6 @@ impl World {
 pub fn one(kind: ConfKind, peer: &Peer) -> ConfOne {
     ConfOne {
         kind: kind as i32,
-        peer: Some(peer.clone()),
+        peer: Some(*peer),
     }
 }
