@@ -58,10 +58,10 @@ fn main() -> ExitCode {
             let met = match args.seed {
                 Some(seed) => run_one(&args, seed, bugs.first().copied().flatten()),
                 // Every bug gets its turn, even if one before it slipped through.
-                None => bugs
-                    .into_iter()
-                    .map(|bug| run_many(&args, bug))
-                    .fold(true, |all, met| all && met),
+                None => {
+                    let met: Vec<bool> = bugs.into_iter().map(|bug| run_many(&args, bug)).collect();
+                    !met.contains(&false)
+                }
             };
             ExitCode::from(u8::from(!met))
         }
