@@ -36,12 +36,8 @@ pub enum Error {
     #[error("placement driver: {message}")]
     Pd { kind: PdError, message: String },
     /// A remote call failed below the level of the protocol.
-    #[error("call {address}: {}", .source.message())]
-    Rpc {
-        address: String,
-        #[source]
-        source: Box<tonic::Status>,
-    },
+    #[error("call {address}: {}", told(.status))]
+    Rpc { address: String, status: Box<tonic::Status> },
     /// The time given to the call is over; it has not been done.
     #[error("not done within {deadline:?} after {attempts} attempts")]
     DeadlineExceeded {
@@ -92,7 +88,7 @@ impl Error {
                 kind: PdError::NotBootstrapped | PdError::RegionNotFound,
                 ..
             } => Hint::Retry,
-            Error::Rpc { source, .. } if is_refusal(source) => Hint::Refused,
+            Error::Rpc { status, .. } if is_refusal(status) => Hint::Refused,
             Error::Rpc { .. } => Hint::Retry,
             Error::Undetermined { .. } => Hint::Undetermined,
             Error::BadAddress { .. } | Error::WrongCluster { .. } | Error::BadKeyspace { .. } => Hint::Configuration,
@@ -114,6 +110,11 @@ impl Error {
             source: Box::new(status),
         }
     }
+}
+
+/// A status in a few words; its `Display` tells the whole transport stack.
+fn told(status: &tonic::Status) -> &str {
+    if status.message().is_empty() { status.code().description() } else { status.message() }
 }
 
 /// Whether the server looked at the request and will not serve it, now or later.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use base::{ByteSize, RegionId, StoreId};
+use base::{RegionId, StoreId};
 use client::{Error, PdError, RawClient};
 use proto::{metapb, pdpb};
 use serde_json::{Value, json};
@@ -37,9 +37,9 @@ pub async fn store(client: &RawClient, out: &mut Output<impl Write>, id: u64) ->
     fields.extend([
         ("status_address", text_or_null(&store.status_address)),
         ("regions", stats.region_count.into()),
-        ("capacity", size(stats.capacity)),
-        ("available", size(stats.available)),
-        ("used", size(stats.used_size)),
+        ("capacity_bytes", stats.capacity.into()),
+        ("available_bytes", stats.available.into()),
+        ("used_bytes", stats.used_size.into()),
     ]);
     out.card(fields)?;
     Ok(true)
@@ -149,10 +149,6 @@ fn region_fields(region: &pdpb::Region, form: Form) -> Vec<Field> {
         ("version", epoch.version.into()),
         ("conf_ver", epoch.conf_ver.into()),
     ]
-}
-
-fn size(bytes: u64) -> Value {
-    ByteSize(bytes).to_string().into()
 }
 
 fn text_or_null(text: &str) -> Value {
