@@ -107,7 +107,7 @@ impl Error {
     pub(crate) fn rpc(address: &str, status: tonic::Status) -> Error {
         Error::Rpc {
             address: address.to_owned(),
-            source: Box::new(status),
+            status: Box::new(status),
         }
     }
 }

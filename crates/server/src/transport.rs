@@ -1,7 +1,7 @@
 //! Messages between stores over gRPC: one stream for each other store, raft snapshots on connections of their own.
 //!
 //! Lossy by design, as raft repairs: a full queue drops the newest message, a broken stream what was queued for it. Nothing here
-//! blocks a raft thread. Messages come from `raftstore` through [`Transport`] and go, on the other side, through [`service`] into
+//! blocks a raft thread. Messages come from `raftstore` through [`raftstore::Transport`] and go, on the other side, through [`service`] into
 //! that store.
 
 mod link;

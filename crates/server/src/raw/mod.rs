@@ -2,7 +2,7 @@
 //!
 //! Requests come from `tikv_service` with keys as clients sent them; they leave to [`Kv`] as region keys and stored values
 //! ([`api`]). Reads take one snapshot, which is linearizable; a write is one replicated entry, so the pairs of one request are
-//! put whole or not at all. Compare-and-swap is atomic against every write through this leader ([`latch`]).
+//! put whole or not at all. Compare-and-swap is atomic against every write through this leader (`latch`).
 //! Not here: protobuf answers, wire errors, clocks (both clocks are read once a request, by the service).
 
 pub mod api;

@@ -2,7 +2,7 @@
 //!
 //! A request comes from tonic, gets a deadline and a place among those in flight, and goes to [`crate::raw`]; its outcome
 //! becomes the answer's fields or a wire error ([`crate::error`]). No task is spawned for a unary request, nor for a command of
-//! a batch that is answered at once. Unary and batched requests run the same [`handlers`]. RPCs that are not served answer
+//! a batch that is answered at once. Unary and batched requests run the same `handlers`. RPCs that are not served answer
 //! UNIMPLEMENTED, on which clients fall back.
 //! Invariant: an answer never has both a region error and another one, as clients look at one only.
 
