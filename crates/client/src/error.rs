@@ -114,7 +114,11 @@ impl Error {
 
 /// A status in a few words; its `Display` tells the whole transport stack.
 fn told(status: &tonic::Status) -> &str {
-    if status.message().is_empty() { status.code().description() } else { status.message() }
+    if status.message().is_empty() {
+        status.code().description()
+    } else {
+        status.message()
+    }
 }
 
 /// Whether the server looked at the request and will not serve it, now or later.

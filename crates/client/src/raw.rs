@@ -72,7 +72,7 @@ pub struct Checksum {
     /// Exclusive or of each pair's CRC-64.
     pub crc64_xor: u64,
     pub pairs: u64,
-    /// Of keys and values together.
+    /// Of keys and values together, as the store has them: with API V2 that is four more a key than the caller's.
     pub bytes: u64,
 }
 

@@ -259,7 +259,6 @@ impl Written {
 
 /// Four writers put, overwrite and read their keys while stores are killed and restarted in turn: every acknowledged write is
 /// there, every read is right, and there are as many records in the end as were asked for.
-#[ignore = "takes half a minute; run: cargo test -p ferrite-server --test raw_client -- --ignored"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stores_killed_while_clients_write() {
     const WRITERS: u32 = 4;

@@ -17,8 +17,6 @@ use tempfile::TempDir;
 
 /// Generous: the machine may be busy. Nothing waits this long when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// Regions tell the placement driver how they are every second: copies are then added in seconds instead of minutes.
-const CONFIG: &str = "[raft]\nregion-heartbeat = \"1s\"\n";
 /// Lines of a process' log that are told when a test fails.
 const LOG_TOLD: usize = 60;
 
@@ -65,18 +63,11 @@ impl Cluster {
             .prefix("ferrite-cluster")
             .tempdir()
             .expect("a temporary directory");
-        let config = dir.path().join("ferrite.toml");
-        std::fs::write(&config, CONFIG).expect("a file in a temporary directory");
-        let args: Vec<&str> = ["--config", config.to_str().expect("a path of text")]
-            .iter()
-            .chain(args)
-            .copied()
-            .collect();
         let ports = free_ports(3 * parts.len());
         let pd = ports[0];
         let node = |(number, part): (usize, &Part)| {
             let [pd_addr, addr, status] = std::array::from_fn(|port| ports[3 * number + port]);
-            Node::new(*part, dir.path().join(number.to_string()), pd, [pd_addr, addr, status], &args)
+            Node::new(*part, dir.path().join(number.to_string()), pd, [pd_addr, addr, status], args)
         };
         let mut cluster = Cluster {
             nodes: parts.iter().enumerate().map(node).collect(),
@@ -88,19 +79,31 @@ impl Cluster {
         cluster
     }
 
-    /// Waits until every store holds a copy of a region, as it should where there are as many stores as copies.
+    /// Waits until every region has as many voters as there are stores: any one of them may be killed then.
     pub fn must_be_replicated(&self) {
         let deadline = MonoTime::now() + PATIENCE;
-        while let Some(bare) = self.stores().into_iter().find(|&node| self.nodes[node].regions() == 0) {
-            let log = |node: usize| self.nodes[node].log();
-            assert!(
-                MonoTime::now() < deadline,
-                "node {bare} holds no region:\n{}\n{}",
-                log(0),
-                log(bare)
-            );
+        while !self.is_replicated() {
+            assert!(MonoTime::now() < deadline, "a region has too few copies:\n{}", self.logs());
             std::thread::park_timeout(Duration::from_millis(10));
         }
+    }
+
+    fn is_replicated(&self) -> bool {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));
+        command.args(["ctl", "--pd-addr", &self.pd.to_string(), "region", "--json"]);
+        let told = command.output().expect("the binary runs");
+        let voters = |line: &str| {
+            serde_json::from_str::<serde_json::Value>(line).ok()?["voters"]
+                .as_array()
+                .map(Vec::len)
+        };
+        let told = String::from_utf8(told.stdout).expect("text");
+        !told.is_empty() && told.lines().all(|line| voters(line) == Some(self.stores().len()))
+    }
+
+    /// The end of what every process logged.
+    pub fn logs(&self) -> String {
+        self.nodes.iter().map(Node::log).collect::<Vec<_>>().join("\n----\n")
     }
 
     /// Addresses of the placement driver, as clients want them.
@@ -178,12 +181,6 @@ impl Node {
         let mut child = self.child.take().expect("the process runs");
         child.kill().expect("a child can be killed");
         child.wait().expect("a child can be waited for");
-    }
-
-    /// Regions that the process' store holds a copy of.
-    fn regions(&self) -> u64 {
-        let regions = |body: &str| serde_json::from_str::<serde_json::Value>(body).ok()?["stores"][0]["regions"].as_u64();
-        get(self.status, "/status").and_then(|(_, body)| regions(&body)).unwrap_or(0)
     }
 
     /// The end of what the process logged.

@@ -16,10 +16,10 @@ async fn scan(client: &RawClient, range: impl Into<KeyRange>, options: ScanOptio
     client.scan(range, options).try_collect().await.expect("scan")
 }
 
-/// Leaves the cluster empty, as it must be before.
-pub async fn whole_api(client: &RawClient) {
+/// Leaves the cluster empty, as it must be before. The store puts `prefix` bytes before each key.
+pub async fn whole_api(client: &RawClient, prefix: usize) {
     batches(client).await;
-    scans(client).await;
+    scans(client, prefix).await;
     swaps(client).await;
     times_to_live(client).await;
     many_at_once(client).await;
@@ -43,7 +43,7 @@ async fn batches(client: &RawClient) {
     assert_eq!(client.get("single").await.expect("get"), None);
 }
 
-async fn scans(client: &RawClient) {
+async fn scans(client: &RawClient, prefix: usize) {
     let model: BTreeMap<Bytes, Bytes> = (0..PAIRS).map(|n| (key(n).into(), format!("value {n}").into())).collect();
     let forward: Vec<Pair> = model.into_iter().collect();
     let backward: Vec<Pair> = forward.iter().rev().cloned().collect();
@@ -72,7 +72,10 @@ async fn scans(client: &RawClient) {
     assert!(keys.iter().all(|(_, value)| value.is_empty()));
 
     let sum = client.checksum(part()).await.expect("checksum");
-    let bytes: usize = forward[100..2000].iter().map(|(key, value)| key.len() + value.len()).sum();
+    let bytes: usize = forward[100..2000]
+        .iter()
+        .map(|(key, value)| prefix + key.len() + value.len())
+        .sum();
     assert_eq!((sum.pairs, sum.bytes), (1900, bytes as u64));
     client.delete_range(part()).await.expect("delete range");
     assert_eq!(scan(client, .., ScanOptions::default()).await.len(), PAIRS - 1900);

@@ -12,9 +12,15 @@ use common::Cluster;
 /// Both ways of sending, against one cluster.
 async fn exercise(cluster: &Cluster, api: Api) {
     for batch_commands in [true, false] {
-        let options = ClientOptions { api: api.clone(), batch_commands, deadline: common::PATIENCE, ..Default::default() };
+        let options = ClientOptions {
+            api: api.clone(),
+            batch_commands,
+            deadline: common::PATIENCE,
+            ..Default::default()
+        };
         let client = RawClient::connect(&cluster.endpoints(), options).await.expect("connect");
-        api::whole_api(&client).await;
+        let prefix = if api == Api::V1 { 0 } else { 4 };
+        api::whole_api(&client, prefix).await;
     }
 }
 
