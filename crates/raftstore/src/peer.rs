@@ -211,6 +211,8 @@ pub struct Peer {
     votes_from: MonoTime,
     ticks: u64,
     reported: MonoTime,
+    /// A change of membership was refused since then, which the placement driver would tell again only at the next report.
+    refused_change: bool,
     log_bytes: u64,
     /// Writes of this step that will share an entry.
     gather: propose::Gather,
@@ -284,6 +286,7 @@ impl Peer {
             votes_from,
             ticks: 0,
             reported: MonoTime::default(),
+            refused_change: false,
             log_bytes: 0,
             gather: propose::Gather::default(),
             proposals: VecDeque::new(),

@@ -39,15 +39,17 @@ impl Peer {
     }
 
     /// How long the placement driver waits at most for news. Short while there is a learner: it is promoted only once a report
-    /// says that it has caught up, and no event of ours marks that moment.
+    /// says that it has caught up, and no event of ours marks that moment. A tick after a change that came too early: each report
+    /// asks for it again.
     fn report_interval(&self) -> Duration {
-        let settled = !self.region.peers.iter().any(|peer| peer.role() == PeerRole::Learner);
-        let election = self.config.tick.0 * self.config.election_ticks;
-        if settled {
-            self.config.region_heartbeat.0
-        } else {
-            election.min(self.config.region_heartbeat.0)
-        }
+        let tick = self.config.tick.0;
+        let has_learner = self.region.peers.iter().any(|peer| peer.role() == PeerRole::Learner);
+        let due = match () {
+            () if self.refused_change => tick,
+            () if has_learner => tick * self.config.election_ticks,
+            () => self.config.region_heartbeat.0,
+        };
+        due.min(self.config.region_heartbeat.0)
     }
 
     /// Index up to which every follower that lives has the log.
@@ -107,6 +109,7 @@ impl Peer {
     /// Tells the placement driver of the region.
     pub(super) fn report(&mut self, now: MonoTime, fx: &mut Effects) {
         self.reported = now;
+        self.refused_change = false;
         let truncated = self.node.store().truncated().index;
         let down_after = self.config.tick.0 * self.config.election_ticks * DOWN_ELECTIONS;
         let (mut pending, mut down) = (Vec::new(), Vec::new());

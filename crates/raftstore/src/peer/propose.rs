@@ -137,7 +137,10 @@ impl Peer {
         self.flush_writes(now, fx);
         match self.propose_conf_change(epoch, changes) {
             Ok(()) => self.note_proposal(now, Vec::new(), Some(reply)),
-            Err(error) => fx.admin_answers.push((reply, Err(error))),
+            Err(error) => {
+                self.refused_change = true;
+                fx.admin_answers.push((reply, Err(error)));
+            }
         }
     }
 

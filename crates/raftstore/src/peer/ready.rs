@@ -235,8 +235,10 @@ impl Peer {
             return;
         }
         self.node.advance_apply_to(self.applied.index);
-        if first_of_term {
+        if first_of_term && self.is_leader() {
             self.publish(fx);
+            // From here on it can carry out what the placement driver answers.
+            self.report(now, fx);
         }
         self.evict();
     }

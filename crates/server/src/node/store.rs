@@ -109,6 +109,8 @@ impl StoreNode {
         };
         let raft = blocking(move || Ok(RaftStore::start(parts)?)).await?;
         assert!(started.set(raft.clone()).is_ok(), "a store is started once");
+        // What the placement driver wanted to know before could reach nobody.
+        raft.report_all();
 
         let into = raft.clone();
         let deliver: service::Deliver = Arc::new(move |messages| into.on_messages(messages));
