@@ -6,6 +6,7 @@
 //! - [`ApplyTask`]s of a region run in order, each answered by [`Event::Applied`];
 //! - `serve` takes its snapshot of the engine after the step that gave it.
 
+mod election;
 mod maintain;
 mod propose;
 mod read;
@@ -206,11 +207,11 @@ pub struct Peer {
     lease: Lease,
     published: bool,
     rng: SmallRng,
-    election_draw: u32,
-    /// See [`Peer::must_withhold_vote`].
-    votes_from: MonoTime,
+    election: election::Election,
     ticks: u64,
     reported: MonoTime,
+    /// Peers that were pending or down in that report.
+    reported_lacking: Vec<maintain::Lacking>,
     /// A change of membership was refused since then, which the placement driver would tell again only at the next report.
     refused_change: bool,
     log_bytes: u64,
@@ -240,7 +241,7 @@ impl Peer {
         let mut rng = SmallRng::seed_from_u64(seed ^ peer.id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let election = config.election_ticks;
         let (election_min, election_max) = (election, election + election / 2 + 1);
-        let election_draw = rng.random_range(election_min..election_max);
+        let first_wait = rng.random_range(election_min..election_max);
         let reads = read::Reads::new(peer.id, rng.random());
         let restarted = log.hard_state().term > 0;
         let votes_from = if restarted {
@@ -282,10 +283,10 @@ impl Peer {
             node,
             published: false,
             rng,
-            election_draw,
-            votes_from,
+            election: election::Election::new(first_wait, votes_from),
             ticks: 0,
             reported: MonoTime::default(),
+            reported_lacking: Vec::new(),
             refused_change: false,
             log_bytes: 0,
             gather: propose::Gather::default(),
@@ -348,13 +349,6 @@ impl Peer {
         }
     }
 
-    fn on_campaign(&mut self) {
-        if self.node.raft.promotable() && !self.is_installing() {
-            // Refused by the crate only while a change of membership waits to be applied: then the timeout comes anyway.
-            drop(self.node.campaign());
-        }
-    }
-
     /// Whether a raft snapshot took the place of the log, but not of the data yet. Meanwhile the crate must not campaign: it would
     /// look for entries between the two.
     fn is_installing(&self) -> bool {
@@ -380,13 +374,11 @@ impl Peer {
             return;
         };
         // An error means a message that raft does not take from this sender in this state: dropping it is what is wanted.
+        let from = raft.from;
         let _dropped = self.node.step(raft);
-    }
-
-    /// A voter that restarted has forgotten the leader it heard a moment ago, whose lease counts on its silence. So it grants no
-    /// vote until a lease that it may have supported is over, unless a leader spoke to it since.
-    fn must_withhold_vote(&self, now: MonoTime) -> bool {
-        self.node.raft.leader_id == 0 && now < self.votes_from
+        if self.node.raft.leader_id == from {
+            self.election.heard_leader(self.ticks);
+        }
     }
 
     pub fn region_id(&self) -> RegionId {

@@ -1,11 +1,11 @@
-//! What a peer does by the clock: elections, compaction, reports.
+//! What a peer does by the clock: compaction, reports, and what other modules do at a tick.
 
 use std::time::Duration;
 
-use base::MonoTime;
-use proto::metapb::PeerRole;
-use raft::{ProgressState, StateRole};
-use rand::Rng;
+use base::{MonoTime, PeerId};
+use raft::ProgressState;
+
+use crate::region;
 
 use super::{Effects, Peer, RaftWrite, Report};
 
@@ -14,42 +14,59 @@ const COMPACT_TICKS: u64 = 10;
 /// A peer not heard of for this many election timeouts is reported as down.
 const DOWN_ELECTIONS: u32 = 20;
 
+/// A peer that is behind or silent, as a leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Lacking {
+    peer: u64,
+    /// Needs a snapshot, or has nothing yet.
+    is_pending: bool,
+    is_down: bool,
+}
+
 impl Peer {
     pub(super) fn on_tick(&mut self, now: MonoTime, fx: &mut Effects) {
         self.ticks += 1;
         self.lease.end().on_tick(now);
-        let was = (self.node.raft.state, self.node.raft.term);
-        // The crate draws the wait from a source of its own; ours comes from the seed.
-        self.node.raft.set_randomized_election_timeout(self.election_draw as usize);
-        if !self.is_installing() {
-            self.node.tick();
-        }
-        let campaigns = matches!(self.node.raft.state, StateRole::PreCandidate | StateRole::Candidate);
-        if campaigns && was != (self.node.raft.state, self.node.raft.term) {
-            let election = self.config.election_ticks;
-            self.election_draw = self.rng.random_range(election..election + election / 2 + 1);
-        }
+        self.tick_election();
         self.tick_reads(fx);
         if self.ticks.is_multiple_of(COMPACT_TICKS) {
             self.maybe_compact(fx);
         }
-        if self.is_leader() && now.since(self.reported) >= self.report_interval() {
+        if self.is_leader() && now.since(self.reported) >= self.report_interval(now) {
             self.report(now, fx);
         }
     }
 
-    /// How long the placement driver waits at most for news. Short while there is a learner: it is promoted only once a report
-    /// says that it has caught up, and no event of ours marks that moment. A tick after a change that came too early: each report
-    /// asks for it again.
-    fn report_interval(&self) -> Duration {
-        let tick = self.config.tick.0;
-        let has_learner = self.region.peers.iter().any(|peer| peer.role() == PeerRole::Learner);
-        let due = match () {
-            () if self.refused_change => tick,
-            () if has_learner => tick * self.config.election_ticks,
-            () => self.config.region_heartbeat.0,
-        };
-        due.min(self.config.region_heartbeat.0)
+    /// How long the placement driver waits at most for news. A tick when peers catch up, fall behind or fall silent, and when it
+    /// asked for a change of membership too early: it answers each report with what it wants next.
+    fn report_interval(&self, now: MonoTime) -> Duration {
+        let is_news = self.refused_change || !self.lacking(now).eq(self.reported_lacking.iter().copied());
+        if is_news {
+            self.config.tick.0
+        } else {
+            self.config.region_heartbeat.0
+        }
+    }
+
+    /// The peers that cannot stand in for the leader now.
+    fn lacking(&self, now: MonoTime) -> impl Iterator<Item = Lacking> {
+        let truncated = self.node.store().truncated().index;
+        let down_after = self.config.tick.0 * self.config.election_ticks * DOWN_ELECTIONS;
+        let others = self.region.peers.iter().filter(|peer| peer.id != self.me.id);
+        let lacking = others.map(move |peer| {
+            let progress = self.node.raft.prs().get(peer.id);
+            Lacking {
+                peer: peer.id,
+                is_pending: progress
+                    .is_none_or(|p| p.matched < truncated || p.matched == 0 || p.state == ProgressState::Snapshot),
+                is_down: self.silence(now, peer.id) >= down_after,
+            }
+        });
+        lacking.filter(|peer| peer.is_pending || peer.is_down)
+    }
+
+    fn silence(&self, now: MonoTime, peer: u64) -> Duration {
+        now.since(self.heard.get(&peer).copied().unwrap_or(now))
     }
 
     /// Index up to which every follower that lives has the log.
@@ -110,17 +127,17 @@ impl Peer {
     pub(super) fn report(&mut self, now: MonoTime, fx: &mut Effects) {
         self.reported = now;
         self.refused_change = false;
-        let truncated = self.node.store().truncated().index;
-        let down_after = self.config.tick.0 * self.config.election_ticks * DOWN_ELECTIONS;
+        self.reported_lacking = self.lacking(now).collect();
         let (mut pending, mut down) = (Vec::new(), Vec::new());
-        for peer in self.region.peers.iter().filter(|peer| peer.id != self.me.id) {
-            let progress = self.node.raft.prs().get(peer.id);
-            if progress.is_none_or(|p| p.matched < truncated || p.matched == 0 || p.state == ProgressState::Snapshot) {
+        for lacking in &self.reported_lacking {
+            let Some(peer) = region::peer_of(&self.region, PeerId(lacking.peer)) else {
+                continue;
+            };
+            if lacking.is_pending {
                 pending.push(*peer);
             }
-            let silent = now.since(self.heard.get(&peer.id).copied().unwrap_or(now));
-            if silent >= down_after {
-                down.push((*peer, silent.as_secs()));
+            if lacking.is_down {
+                down.push((*peer, self.silence(now, peer.id).as_secs()));
             }
         }
         let (region, leader) = ((*self.region).clone(), self.me);

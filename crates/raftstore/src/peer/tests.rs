@@ -24,6 +24,10 @@ fn region(voters: &[u64]) -> metapb::Region {
 }
 
 fn peer(voters: &[u64]) -> Peer {
+    peer_of_seed(voters, 1)
+}
+
+fn peer_of_seed(voters: &[u64], seed: u64) -> Peer {
     let region = region(voters);
     let state = RaftState {
         term: 5,
@@ -47,7 +51,7 @@ fn peer(voters: &[u64]) -> Peer {
         region,
         log,
         applied: INITIAL,
-        seed: 1,
+        seed,
         now: START,
     };
     Peer::new(Arc::new(Config::default()), start)
@@ -261,21 +265,56 @@ fn a_voter_that_restarted_withholds_its_vote_while_a_lease_may_count_on_it() {
     assert_eq!(fx.writes[0].state.map(|state| (state.term, state.vote)), Some((6, 2)));
 }
 
-#[test]
-fn the_wait_for_an_election_comes_from_the_seed() {
-    let ticks = |seed| {
-        let mut peer = peer(&[1, 2, 3]);
-        peer.rng = SmallRng::seed_from_u64(seed);
-        peer.election_draw = peer.rng.random_range(10..16);
-        (1..).find(|_| !peer.step(START, [Event::Tick]).writes.is_empty() || peer.node.raft.state != StateRole::Follower)
+/// Ticks until each of the first campaigns of a peer that hears nobody.
+fn campaigns(seed: u64) -> Vec<u64> {
+    let mut peer = peer_of_seed(&[1, 2, 3], seed);
+    let asks = |fx: &Effects| {
+        let sent = fx.send.iter().chain(fx.writes.iter().flat_map(|write| &write.send_after));
+        sent.filter(|message| crate::message::is_vote_request(message.kind)).count() > 0
     };
-    let draws: Vec<_> = (0..20).map(ticks).collect();
-    assert_eq!(draws, (0..20).map(ticks).collect::<Vec<_>>());
-    assert!(
-        draws.iter().all(|draw| draw.is_some_and(|ticks| (10..16).contains(&ticks))),
-        "{draws:?}"
+    let campaigns = (1..100).filter(|_| asks(&peer.step(START, [Event::Tick])));
+    campaigns.take(4).collect()
+}
+
+#[test]
+fn the_waits_for_an_election_come_from_the_seed() {
+    let all: Vec<_> = (0..20).map(campaigns).collect();
+    assert_eq!(all, (0..20).map(campaigns).collect::<Vec<_>>());
+    assert!(all.iter().any(|ticks| ticks[0] != all[0][0]), "all seeds draw the same");
+}
+
+/// Nobody campaigns within an election timeout of the leader's last word; whoever failed waits less for the next try.
+#[test]
+fn a_failed_campaign_is_tried_again_soon() {
+    for ticks in (0..20).map(campaigns) {
+        assert!((10..16).contains(&ticks[0]), "{ticks:?}");
+        let pauses: Vec<u64> = ticks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(pauses.iter().all(|pause| (1..=8).contains(pause)), "{ticks:?}");
+    }
+}
+
+#[test]
+fn a_change_that_came_too_early_is_asked_for_again() {
+    let mut peer = lead_alone();
+    let tick = Config::default().tick.0;
+    let reports = |peer: &mut Peer, now| peer.step(now, [Event::Tick]).report.is_some();
+    assert!(!reports(&mut peer, START + tick), "nothing happened since the last report");
+    let (refused, reply) = slot();
+    let stale = metapb::RegionEpoch::default();
+    let fx = peer.step(
+        START,
+        [Event::ConfChange {
+            epoch: stale,
+            changes: Vec::new(),
+            reply,
+        }],
     );
-    assert!(draws.iter().any(|draw| *draw != draws[0]), "all seeds draw the same");
+    for (reply, result) in fx.admin_answers {
+        reply(result);
+    }
+    assert!(refused.lock().take().is_some_and(|result| result.is_err()));
+    assert!(reports(&mut peer, START + tick * 2));
+    assert!(!reports(&mut peer, START + tick * 3));
 }
 
 #[test]

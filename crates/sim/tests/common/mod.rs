@@ -124,7 +124,7 @@ impl Chaos {
             };
         }
         if self.snapshots {
-            (options.log_entries_max, options.flush_interval) = (8, Duration::from_millis(200));
+            (options.log_entries_max, options.flush_interval) = (4, Duration::from_millis(200));
         }
         options
     }
