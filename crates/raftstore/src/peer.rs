@@ -306,7 +306,7 @@ impl Peer {
         for event in events {
             self.on_event(now, event, &mut fx);
         }
-        self.flush_writes(now, &mut fx);
+        self.maybe_flush_writes(now, &mut fx);
         self.flush_reads(now, &mut fx);
         self.collect_ready(now, &mut fx);
         // Before followers can hear of what this step committed.

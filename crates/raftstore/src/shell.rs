@@ -51,6 +51,9 @@ pub struct Parts {
     pub snapshots: Arc<FileSnapshots>,
     pub transport: Arc<dyn Transport>,
     pub reporter: Arc<dyn Reporter>,
+    /// Runs what answers several requests, best on the threads where those wait who asked: to wake them one by one from a thread of
+    /// the store costs a system call each.
+    pub answer: Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>,
     /// Differs at each start.
     pub seed: u64,
     /// Called with what the store cannot go on after; must not return control to the store for long: it ends the process.
@@ -69,6 +72,7 @@ pub(crate) struct Shared {
     snapshots: Arc<FileSnapshots>,
     transport: Arc<dyn Transport>,
     reporter: Arc<dyn Reporter>,
+    answer: Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>,
     fatal: Box<dyn Fn(&Error) + Send + Sync>,
     store: Mutex<Store>,
     peers: PeerRouter,
@@ -124,6 +128,7 @@ impl RaftStore {
             snapshots: parts.snapshots,
             transport: parts.transport,
             reporter: parts.reporter,
+            answer: parts.answer,
             fatal: parts.fatal,
             store: Mutex::new(store),
             peers,

@@ -8,14 +8,24 @@ use super::{AdminReply, Effects, Peer, Proposal};
 use crate::command::{self, AdminError, ConfOne};
 use crate::region;
 
-/// Writes that will share an entry. They were checked under one epoch.
+/// Writes that will share an entry. They were checked under one epoch and one leadership.
 #[derive(Default)]
 pub(super) struct Gather {
     changes: Vec<Modify>,
     replies: Vec<Reply<()>>,
     bytes: usize,
-    /// Term of the leadership under which they were checked.
+    epoch: RegionEpoch,
     term: u64,
+}
+
+impl Gather {
+    pub fn is_empty(&self) -> bool {
+        self.replies.is_empty()
+    }
+
+    pub fn into_replies(self) -> Vec<Reply<()>> {
+        self.replies
+    }
 }
 
 /// Entries are not grown beyond this by gathering: a larger one delays the first writer for the last.
@@ -35,10 +45,11 @@ impl Peer {
             Ok(bytes) => bytes,
             Err(error) => return fx.answers.push((reply, Err(error))),
         };
-        if self.gather.bytes + bytes > GATHER_BYTES || self.gather.term != self.term() {
+        let under = (region::epoch(&self.region), self.term());
+        if self.gather.bytes + bytes > GATHER_BYTES || (self.gather.epoch, self.gather.term) != under {
             self.flush_writes(now, fx);
         }
-        self.gather.term = self.term();
+        (self.gather.epoch, self.gather.term) = under;
         self.gather.bytes += bytes;
         self.gather.changes.extend(changes);
         self.gather.replies.push(reply);
@@ -74,22 +85,34 @@ impl Peer {
         region::check_context(&self.region, self.peer_id(), ctx)
     }
 
+    /// Proposes what was gathered, unless the log still writes what was proposed before: those who come meanwhile share the next
+    /// entry, its message to each follower and its sync, and none of them waits longer than for the sync under way.
+    pub(super) fn maybe_flush_writes(&mut self, now: MonoTime, fx: &mut Effects) {
+        if self.unpersisted.is_empty() || !self.is_leader() {
+            self.flush_writes(now, fx);
+        }
+    }
+
     /// Proposes what was gathered, as one entry.
-    pub(super) fn flush_writes(&mut self, now: MonoTime, fx: &mut Effects) {
-        if self.gather.replies.is_empty() {
+    fn flush_writes(&mut self, now: MonoTime, fx: &mut Effects) {
+        if self.gather.is_empty() {
             return;
         }
         let Gather {
-            changes, replies, term, ..
+            changes,
+            replies,
+            epoch,
+            term,
+            ..
         } = std::mem::take(&mut self.gather);
-        // A message of this step may have ended the leadership under which they were checked. The crate would forward them.
+        // The leadership under which they were checked may be over. The crate would forward them.
         if !self.is_leader() || self.term() != term {
             let error = self.not_leader();
             fx.answers
                 .extend(replies.into_iter().map(|reply| (reply, Err(error.clone()))));
             return;
         }
-        let data = command::encode_changes(region::epoch(&self.region), changes);
+        let data = command::encode_changes(epoch, changes);
         match self.node.propose(Vec::new(), data) {
             Ok(()) => self.note_proposal(now, replies, None),
             Err(_) => {

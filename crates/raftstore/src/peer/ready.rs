@@ -268,12 +268,13 @@ impl Peer {
         for proposal in std::mem::take(&mut self.proposals) {
             self.refuse_proposal(proposal, Error::Deadline, fx);
         }
-        self.refuse_all_reads(
-            &Error::RegionNotFound {
-                region: self.region_id(),
-            },
-            fx,
-        );
+        let gone = Error::RegionNotFound {
+            region: self.region_id(),
+        };
+        let gathered = std::mem::take(&mut self.gather).into_replies();
+        fx.answers
+            .extend(gathered.into_iter().map(|reply| (reply, Err(gone.clone()))));
+        self.refuse_all_reads(&gone, fx);
         fx.destroy = true;
     }
 

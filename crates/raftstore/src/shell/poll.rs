@@ -137,8 +137,12 @@ fn merge(tasks: impl IntoIterator<Item = ApplyTask>) -> Vec<ApplyTask> {
 }
 
 fn finish(shared: &Shared, region: RegionId, outcome: Outcome) {
-    for (reply, result) in outcome.answers {
-        reply(result);
+    let mut answers = outcome.answers;
+    if answers.len() == 1 {
+        answers.drain(..).for_each(|(reply, result)| reply(result));
+    } else if !answers.is_empty() {
+        let answer = move || answers.into_iter().for_each(|(reply, result)| reply(result));
+        (shared.answer)(Box::new(answer));
     }
     for (reply, result) in outcome.admin_answers {
         reply(result);

@@ -111,6 +111,7 @@ fn start_store(net: &Arc<Net>, dir: &Path, id: u64, regions: &[Region]) -> RaftS
             from: id,
         }),
         reporter: Arc::new(Quiet),
+        answer: Box::new(|answer| answer()),
         seed: id,
         fatal: Box::new(|error| panic!("store died: {}", base::log::chain(error))),
     });

@@ -95,6 +95,7 @@ impl StoreNode {
 
         let cluster = link.cluster();
         let network = Network::new(cluster, &config.transport, resolve(link.clone()), disk.snapshots.clone());
+        let runtime = tokio::runtime::Handle::current();
         let parts = Parts {
             store: id,
             cluster,
@@ -104,6 +105,7 @@ impl StoreNode {
             snapshots: disk.snapshots.clone(),
             transport: Arc::new(network.clone()),
             reporter: Arc::new(ToPd(link.clone())),
+            answer: Box::new(move |answer| drop(runtime.spawn(async move { answer() }))),
             seed: random_id(),
             fatal: Box::new(end_process),
         };
