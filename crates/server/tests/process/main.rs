@@ -1,6 +1,7 @@
 //! The real binary: what it tells and how it ends, as users and supervisors meet it.
 
 mod command_line;
+mod damage;
 mod refusals;
 mod running;
 
@@ -27,6 +28,24 @@ fn run(args: &[&str]) -> Output {
     ferrite(args).output().expect("the binary runs")
 }
 
+/// Ports that nobody else has.
+const FREE: [&str; 6] = [
+    "--addr",
+    "127.0.0.1:0",
+    "--pd-addr",
+    "127.0.0.1:0",
+    "--status-addr",
+    "127.0.0.1:0",
+];
+
+/// Runs a server on `data_dir` that is refused.
+fn run_in(data_dir: &Path, args: &[&str]) -> Output {
+    let mut command = ferrite(&["server"]);
+    let free = FREE.chunks(2).filter(|flag| !args.contains(&flag[0]));
+    command.args(free.flatten()).arg("--data-dir").arg(data_dir).args(args);
+    command.output().expect("the binary runs")
+}
+
 fn stderr(output: &Output) -> &str {
     std::str::from_utf8(&output.stderr).expect("standard error is text")
 }
@@ -43,22 +62,16 @@ fn assert_refused(output: &Output, wanted: &str) {
 /// A server in a process of its own, on free ports, killed when dropped.
 struct Server {
     child: Child,
+    /// Events, and as plain strings what is said beside the log.
     log: Receiver<serde_json::Value>,
     seen: Vec<serde_json::Value>,
 }
 
 impl Server {
     fn start(data_dir: &Path, args: &[&str]) -> Server {
-        let mut command = ferrite(&[
-            "server",
-            "--addr",
-            "127.0.0.1:0",
-            "--pd-addr",
-            "127.0.0.1:0",
-            "--status-addr",
-            "127.0.0.1:0",
-        ]);
+        let mut command = ferrite(&["server"]);
         command
+            .args(FREE)
             .arg("--data-dir")
             .arg(data_dir)
             .args(["--log-format", "json"])
@@ -68,10 +81,7 @@ impl Server {
         let (sender, log) = channel();
         base::thread::spawn("test-log", move || {
             for line in lines.map_while(Result::ok) {
-                match serde_json::from_str(&line) {
-                    Ok(event) => drop(sender.send(event)),
-                    Err(_) => eprintln!("server: {line}"),
-                }
+                drop(sender.send(serde_json::from_str(&line).unwrap_or(serde_json::Value::String(line))));
             }
         });
         Server {
@@ -98,6 +108,17 @@ impl Server {
                 Err(error) => panic!("no log line {message:?} ({error}); the log was {:#?}", self.seen),
             }
         }
+    }
+
+    /// What it said beside its log.
+    fn told(&mut self) -> Vec<String> {
+        self.seen.extend(self.log.iter());
+        self.seen.iter().filter_map(|line| line.as_str().map(str::to_owned)).collect()
+    }
+
+    fn has_logged(&mut self, message: &str) -> bool {
+        self.seen.extend(self.log.try_iter());
+        self.seen.iter().any(|event| event["fields"]["message"] == message)
     }
 
     fn status_url(&mut self) -> String {

@@ -2,17 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::{Server, assert_refused, ferrite, run};
-
-const FREE: [&str; 7] = [
-    "server",
-    "--addr",
-    "127.0.0.1:0",
-    "--pd-addr",
-    "127.0.0.1:0",
-    "--status-addr",
-    "127.0.0.1:0",
-];
+use crate::{Server, assert_refused, run, run_in};
 
 #[test]
 fn unknown_config_key() {
@@ -41,16 +31,8 @@ fn port_taken() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = taken.local_addr().expect("it has an address").to_string();
     for flag in ["--addr", "--pd-addr", "--status-addr"] {
-        let mut args = FREE;
-        let at = args.iter().position(|arg| *arg == flag).expect("the flag is there");
-        args[at + 1] = &addr;
-        let output = ferrite(&args)
-            .arg("--data-dir")
-            .arg(&data_dir)
-            .output()
-            .expect("the binary runs");
         assert_refused(
-            &output,
+            &run_in(&data_dir, &[flag, &addr]),
             &format!("{addr} is taken by another process; choose another address with {flag}"),
         );
     }
@@ -65,14 +47,9 @@ fn directory_in_use() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut first = Server::start(dir.path(), &[]);
     first.status_url();
-    let output = ferrite(&FREE)
-        .arg("--data-dir")
-        .arg(dir.path())
-        .output()
-        .expect("the binary runs");
     let pid = first.child.id();
     assert_refused(
-        &output,
+        &run_in(dir.path(), &[]),
         &format!(
             "data directory {} is in use by another process (pid {pid})",
             dir.path().display()
@@ -83,12 +60,7 @@ fn directory_in_use() {
 #[test]
 fn directory_that_cannot_be_made() {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
-    let output = ferrite(&FREE)
-        .arg("--data-dir")
-        .arg(file.path().join("data"))
-        .output()
-        .expect("the binary runs");
-    assert_refused(&output, "make directory");
+    assert_refused(&run_in(&file.path().join("data"), &[]), "make directory");
 }
 
 #[test]
@@ -96,13 +68,8 @@ fn disk_full() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let file = dir.path().join("ferrite.toml");
     std::fs::write(&file, "[server]\ndisk-reserve = \"1000000TiB\"\n").expect("write the file");
-    let output = ferrite(&FREE)
-        .arg("--data-dir")
-        .arg(dir.path().join("data"))
-        .arg("--config")
-        .arg(&file)
-        .output();
-    assert_refused(&output.expect("the binary runs"), "is full: ");
+    let config = ["--config", file.to_str().expect("a plain path")];
+    assert_refused(&run_in(&dir.path().join("data"), &config), "is full: ");
 }
 
 #[test]
