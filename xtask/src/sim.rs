@@ -13,7 +13,7 @@ use crate::workspace::{self, Profile};
 ///
 ///   cargo xtask sim --seeds 1000          a thousand clusters, every workload
 ///   cargo xtask sim append --seeds 200    one workload
-///   cargo xtask sim bank --seed 51f2      replay the seed that a failure printed
+///   cargo xtask sim append --seed 51f2    replay the seed that a failure printed
 ///   cargo xtask sim --planted             the test of the tests: each planted bug must be caught
 ///
 /// A failure prints its seed, its step and the line that replays it. Exit code 1 if any seed
@@ -42,8 +42,11 @@ pub fn run(args: &Args) -> Result<bool> {
 /// Builds the simulator and runs it.
 pub fn stage(profile: Profile, arguments: &[&str]) -> Result<Outcome> {
     let mut build = workspace::build(profile, &[]);
-    // Over the whole workspace, so that dependencies have the features with which the tests built them and are not built again.
-    stage::must(build.args(["--workspace", "--bin", "ferrite-sim"]))?;
+    stage::must(match profile {
+        // As the tests were built, with the features that they ask of dependencies: then nothing is built again.
+        Profile::Dev => build.args(["--workspace", "--tests"]),
+        Profile::Release => build.args(["--package", "ferrite-sim"]),
+    })?;
     let binary = workspace::binary(profile, "ferrite-sim");
     stage::run(
         std::process::Command::new(binary)

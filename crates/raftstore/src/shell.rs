@@ -41,6 +41,13 @@ pub trait Reporter: Send + Sync {
     fn forget(&self, region: RegionId);
 }
 
+/// Answers of several requests, to be given by calling it.
+pub type Answers = Box<dyn FnOnce() + Send>;
+
+/// Runs [`Answers`], best on the threads where those wait who asked: to wake them one by one from a thread of the store costs a
+/// system call each.
+pub type Answerer = Box<dyn Fn(Answers) + Send + Sync>;
+
 /// What a store runs on.
 pub struct Parts {
     pub store: StoreId,
@@ -51,9 +58,7 @@ pub struct Parts {
     pub snapshots: Arc<FileSnapshots>,
     pub transport: Arc<dyn Transport>,
     pub reporter: Arc<dyn Reporter>,
-    /// Runs what answers several requests, best on the threads where those wait who asked: to wake them one by one from a thread of
-    /// the store costs a system call each.
-    pub answer: Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>,
+    pub answer: Answerer,
     /// Differs at each start.
     pub seed: u64,
     /// Called with what the store cannot go on after; must not return control to the store for long: it ends the process.
@@ -72,7 +77,7 @@ pub(crate) struct Shared {
     snapshots: Arc<FileSnapshots>,
     transport: Arc<dyn Transport>,
     reporter: Arc<dyn Reporter>,
-    answer: Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>,
+    answer: Answerer,
     fatal: Box<dyn Fn(&Error) + Send + Sync>,
     store: Mutex<Store>,
     peers: PeerRouter,

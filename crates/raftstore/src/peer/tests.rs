@@ -6,6 +6,7 @@ use crate::storage::LogPosition;
 use crate::store::INITIAL;
 use parking_lot::Mutex;
 use proto::ferrite_raft::RaftState;
+use raft::eraftpb::MessageType::{MsgHeartbeat, MsgPropose, MsgRequestPreVoteResponse, MsgRequestVote, MsgRequestVoteResponse};
 
 const START: MonoTime = MonoTime(10_000_000_000);
 
@@ -235,7 +236,8 @@ fn a_follower_names_no_leader_it_does_not_know() {
     );
 }
 
-fn vote_request(term: u64) -> Event {
+/// A message of peer 2 to peer 1, with a log as long as its.
+fn message(kind: raft::eraftpb::MessageType, term: u64) -> Event {
     let [me, other] = [1, 2].map(|id| metapb::Peer {
         id,
         store_id: id,
@@ -245,12 +247,103 @@ fn vote_request(term: u64) -> Event {
         region_id: 1,
         from: Some(other),
         to: Some(me),
-        kind: raft::eraftpb::MessageType::MsgRequestVote as u32,
+        kind: kind as u32,
         term,
         log_term: 5,
         index: 5,
         ..RaftMessage::default()
     }))
+}
+
+fn vote_request(term: u64) -> Event {
+    message(MsgRequestVote, term)
+}
+
+/// Leads three voters with the vote of peer 2.
+fn lead_three() -> Peer {
+    let mut peer = peer(&[1, 2, 3]);
+    let fx = peer.step(START, [Event::Campaign]);
+    let _ = settle(&mut peer, START, fx);
+    let fx = peer.step(START, [message(MsgRequestPreVoteResponse, 6)]);
+    let _ = settle(&mut peer, START, fx);
+    let fx = peer.step(START, [message(MsgRequestVoteResponse, 6)]);
+    let _ = settle(&mut peer, START, fx);
+    assert!(peer.is_leader());
+    peer
+}
+
+fn write(key: &str, reply: Reply<()>) -> Event {
+    Event::Write {
+        ctx: ctx(),
+        changes: put(key),
+        deadline: START + std::time::Duration::from_secs(1),
+        reply,
+    }
+}
+
+/// Found by the simulator: the crate would forward such a write, and the new leader's entry at its place passed for it.
+#[test]
+fn a_write_gathered_under_a_leadership_that_ended_is_refused() {
+    let mut peer = lead_three();
+    let (first, reply) = slot();
+    let mut fx = peer.step(START, [write("a", reply), message(MsgHeartbeat, 7)]);
+    assert!(!peer.is_leader());
+    assert!(
+        fx.send.iter().all(|message| message.kind != MsgPropose as u32),
+        "it was forwarded"
+    );
+    give(&mut fx);
+    assert!(matches!(*first.lock(), Some(Err(Error::NotLeader { .. }))), "{first:?}");
+}
+
+#[test]
+fn a_write_held_back_for_a_sync_is_refused_when_the_leadership_ends() {
+    let mut peer = lead_three();
+    let (first, reply) = slot();
+    let fx = peer.step(START, [write("a", reply)]);
+    assert_eq!(fx.writes.len(), 1, "the log is being synced");
+    let (second, reply) = slot();
+    let last = peer.last_index();
+    let fx = peer.step(START, [write("b", reply)]);
+    assert_eq!((fx.writes.len(), peer.last_index()), (0, last), "held back");
+    let mut fx = peer.step(START, [message(MsgHeartbeat, 7)]);
+    give(&mut fx);
+    assert!(first.lock().is_none(), "it may still be committed");
+    assert!(matches!(*second.lock(), Some(Err(Error::NotLeader { .. }))), "{second:?}");
+}
+
+#[test]
+fn writes_that_come_during_a_sync_share_the_next_entry() {
+    let mut peer = lead_alone();
+    let mut fx = peer.step(START, [write("a", Box::new(|_| ()))]);
+    let ready = fx.writes.remove(0).ready;
+    let last = peer.last_index();
+    for key in ["b", "c", "d"] {
+        let fx = peer.step(START, [write(key, Box::new(|_| ()))]);
+        assert!(fx.writes.is_empty(), "{key} waits for the sync under way");
+    }
+    let fx = peer.step(START, [Event::Persisted { ready }]);
+    assert_eq!((fx.writes.len(), peer.last_index()), (1, last + 1));
+    let answered = settle(&mut peer, START, fx).answers.len();
+    assert_eq!(answered, 4);
+}
+
+#[test]
+fn a_destroyed_peer_answers_a_write_that_it_holds_back() {
+    let mut peer = lead_alone();
+    let _pending = peer.step(START, [write("a", Box::new(|_| ()))]);
+    let (held, reply) = slot();
+    let _held = peer.step(START, [write("b", reply)]);
+    let mut fx = Effects::default();
+    peer.destroy(&mut fx);
+    give(&mut fx);
+    assert!(matches!(*held.lock(), Some(Err(Error::RegionNotFound { .. }))), "{held:?}");
+}
+
+fn give(fx: &mut Effects) {
+    for (reply, result) in fx.answers.drain(..) {
+        reply(result);
+    }
 }
 
 #[test]
