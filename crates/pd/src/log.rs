@@ -1,6 +1,6 @@
 //! The door to replication: commands go in as proposals and come out committed, in one order for all members.
 //!
-//! Two implementations live: [`file`] (one member, on disk) and [`memory`] (one member, crashes on demand, for the simulator).
+//! Two implementations live: [`mod@file`] (one member, on disk) and [`memory`] (one member, crashes on demand, for the simulator).
 //! The door is shaped for a raft group of several members: proposals may be lost when leadership is, and commands of other members
 //! come out as well.
 

@@ -1,4 +1,4 @@
-//! What raft entries carry: [`Command`](proto::ferrite_raft::Command), a batch of changes or a change of membership.
+//! What raft entries carry: [`Command`], a batch of changes or a change of membership.
 //!
 //! A change of membership stands in the entry's context in our own encoding; the crate's own form of it in the entry's data is
 //! written by the crate and never parsed by us.

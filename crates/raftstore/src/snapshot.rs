@@ -58,7 +58,7 @@ pub trait Snapshots: Send + Sync {
 
 /// Bytes of pairs in a chunk.
 const CHUNK_BYTES: usize = 256 << 10;
-/// No chunk is larger: one pair may exceed [`CHUNK_BYTES`].
+/// No chunk is larger: one pair may exceed `CHUNK_BYTES`.
 pub const CHUNK_BYTES_MAX: usize = 80 << 20;
 /// Stands for the column family in the tail.
 const TAIL: u8 = 0xff;

@@ -1,7 +1,7 @@
 //! A region's raft log as its peer sees it: in memory, behind the crate's `Storage` trait, so that stepping a peer touches no disk.
 //!
 //! It holds every entry that is not applied yet, and recent ones for lagging followers; the terms of all entries as runs; and no
-//! more. Older entries and raft snapshots are asked for by [`Wanted`] and come back as events.
+//! more. Older entries and raft snapshots are asked for by `Wanted` and come back as events.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
