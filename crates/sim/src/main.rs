@@ -16,9 +16,9 @@ struct Args {
     /// What clients do.
     #[arg(value_enum, default_value = "all")]
     workload: Workload,
-    /// How many seeds to run.
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
+    /// How many seeds to run: 100 unless told, and 500 at most with `--planted`, which stops at the first that catches the bug.
+    #[arg(long)]
+    seeds: Option<u64>,
     /// First seed, in hexadecimal.
     #[arg(long, default_value = "0", value_parser = parse_seed)]
     start: u64,
@@ -110,7 +110,7 @@ fn run_many(args: &Args, planted: Option<Bug>) -> bool {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
     let plan = Plan {
         start: args.start,
-        seeds: args.seeds,
+        seeds: args.seeds.unwrap_or(if planted.is_some() { 500 } else { 100 }),
         jobs: args.jobs.unwrap_or(cores),
         workload: args.workload,
         planted,

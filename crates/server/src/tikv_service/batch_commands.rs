@@ -7,18 +7,18 @@
 //! is not read, and HTTP/2 makes the client wait. When the client has sent all, the stream ends with the last answer.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures::Stream;
+use futures::future::BoxFuture;
 use prost::Message;
 use proto::tikvpb::batch_commands_request::request::Cmd as Request;
 use proto::tikvpb::batch_commands_response::Response as Answer;
 use proto::tikvpb::batch_commands_response::response::Cmd as Response;
-use proto::tikvpb::{BatchCommandsEmptyResponse, BatchCommandsRequest, BatchCommandsResponse};
+use proto::tikvpb::{BatchCommandsEmptyRequest, BatchCommandsEmptyResponse, BatchCommandsRequest, BatchCommandsResponse};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
@@ -119,17 +119,15 @@ where
 
     /// Runs a command as far as it goes now.
     fn start(&mut self, cx: &mut Context<'_>, id: u64, command: Option<Request>) -> Result<(), Status> {
-        let handlers = self.handlers.clone();
-        let arrival = self.arrival;
-        let mut work = Box::pin(async move { (id, run(&handlers, command, arrival).await) });
+        let mut work = run(self.handlers.clone(), command, self.arrival);
         match work.as_mut().poll(cx) {
-            Poll::Ready(outcome) => self.collect(outcome),
+            Poll::Ready(outcome) => self.collect((id, outcome)),
             Poll::Pending => {
                 BATCH_WAITING.inc();
                 self.waiting += 1;
                 let answer = self.answer.clone();
                 // The channel has room for every task. It is closed when the client has gone.
-                tokio::spawn(async move { drop(answer.send(work.await).await) });
+                tokio::spawn(async move { drop(answer.send((id, work.await)).await) });
                 Ok(())
             }
         }
@@ -172,31 +170,39 @@ where
 }
 
 /// Runs one command. What is not served is answered without a body, which clients report as unknown, so that it does not end
-/// the other commands of the stream.
-async fn run(handlers: &Handlers, command: Option<Request>, arrival: Arrival) -> Result<Answer, Status> {
-    let cmd = match command {
-        Some(Request::RawGet(request)) => Some(Response::RawGet(handlers.raw_get(request, arrival).await?)),
-        Some(Request::RawBatchGet(request)) => Some(Response::RawBatchGet(handlers.raw_batch_get(request, arrival).await?)),
-        Some(Request::RawPut(request)) => Some(Response::RawPut(handlers.raw_put(request, arrival).await?)),
-        Some(Request::RawBatchPut(request)) => Some(Response::RawBatchPut(handlers.raw_batch_put(request, arrival).await?)),
-        Some(Request::RawDelete(request)) => Some(Response::RawDelete(handlers.raw_delete(request, arrival).await?)),
-        Some(Request::RawBatchDelete(request)) => {
-            Some(Response::RawBatchDelete(handlers.raw_batch_delete(request, arrival).await?))
-        }
-        Some(Request::RawScan(request)) => Some(Response::RawScan(handlers.raw_scan(request, arrival).await?)),
-        Some(Request::RawBatchScan(request)) => Some(Response::RawBatchScan(handlers.raw_batch_scan(request, arrival).await?)),
-        Some(Request::RawDeleteRange(request)) => {
-            Some(Response::RawDeleteRange(handlers.raw_delete_range(request, arrival).await?))
-        }
-        Some(Request::Empty(request)) => {
-            if request.delay_time != 0 {
-                tokio::time::sleep(Duration::from_millis(request.delay_time).min(DELAY_MAX)).await;
-            }
-            Some(Response::Empty(BatchCommandsEmptyResponse {
-                test_id: request.test_id,
-            }))
-        }
-        Some(_) | None => None,
-    };
-    Ok(Answer { cmd })
+/// the other commands of the stream. A future for each kind: one for all would be as large as the largest, and copied as such.
+fn run(handlers: Arc<Handlers>, command: Option<Request>, arrival: Arrival) -> BoxFuture<'static, Result<Answer, Status>> {
+    macro_rules! handle {
+        ($command:ident, $handler:ident, $request:ident) => {
+            Box::pin(async move {
+                let response = handlers.$handler($request, arrival).await?;
+                Ok(Answer {
+                    cmd: Some(Response::$command(response)),
+                })
+            })
+        };
+    }
+    match command {
+        Some(Request::RawGet(request)) => handle!(RawGet, raw_get, request),
+        Some(Request::RawBatchGet(request)) => handle!(RawBatchGet, raw_batch_get, request),
+        Some(Request::RawPut(request)) => handle!(RawPut, raw_put, request),
+        Some(Request::RawBatchPut(request)) => handle!(RawBatchPut, raw_batch_put, request),
+        Some(Request::RawDelete(request)) => handle!(RawDelete, raw_delete, request),
+        Some(Request::RawBatchDelete(request)) => handle!(RawBatchDelete, raw_batch_delete, request),
+        Some(Request::RawScan(request)) => handle!(RawScan, raw_scan, request),
+        Some(Request::RawBatchScan(request)) => handle!(RawBatchScan, raw_batch_scan, request),
+        Some(Request::RawDeleteRange(request)) => handle!(RawDeleteRange, raw_delete_range, request),
+        Some(Request::Empty(request)) => Box::pin(empty(request)),
+        Some(_) | None => Box::pin(std::future::ready(Ok(Answer { cmd: None }))),
+    }
+}
+
+async fn empty(request: BatchCommandsEmptyRequest) -> Result<Answer, Status> {
+    if request.delay_time != 0 {
+        tokio::time::sleep(Duration::from_millis(request.delay_time).min(DELAY_MAX)).await;
+    }
+    let test_id = request.test_id;
+    Ok(Answer {
+        cmd: Some(Response::Empty(BatchCommandsEmptyResponse { test_id })),
+    })
 }
