@@ -11,7 +11,7 @@ section! { "engine",
         /// Writes gathered in memory before they become tables. Larger means less rewriting and a longer restart; up to four times
         /// this much memory is used while writes come faster than the disk takes them. From 1MiB to 1GiB.
         /// Fixed at start.
-        pub memtable_size: ByteSize = ByteSize::mib(32),
+        pub memtable_size: ByteSize = ByteSize::mib(8),
         /// Whether tables are compressed: `lz4`, or `none` for data that is compressed already. Applies to tables
         /// written from now on. Fixed at start.
         pub compression: Compression = Compression::Lz4,
