@@ -19,7 +19,7 @@ const MEMTABLES_MAX: u64 = 3;
 /// Writers wait while a family has this many runs of tables that no compaction has touched: each slows every read.
 const RUNS_MAX: usize = 24;
 
-/// Size at which compaction begins another table, or four memtables if that is less. Small tables make short compactions, which a stop
+/// Size at which compaction begins another table, unless memtables are smaller. Small tables make short compactions, which a stop
 /// has to wait for, and sharp estimates of sizes.
 const TABLE_BYTES_MAX: u64 = 32 << 20;
 
@@ -273,7 +273,7 @@ impl Core {
     }
 
     fn run_compactions(&self) {
-        let table_bytes = TABLE_BYTES_MAX.min(4 * self.config.memtable_size.0);
+        let table_bytes = TABLE_BYTES_MAX.min(self.config.memtable_size.0);
         let strategy = Arc::new(Leveled::default().with_table_target_size(table_bytes));
         while self
             .background
