@@ -30,6 +30,8 @@ id!(/** One server process with its data. */ StoreId);
 id!(/** A timestamp of the TSO: 46 bits of milliseconds since 1970, 18 bits of counter. */ Ts);
 
 impl Ts {
+    /// The greatest timestamp. Reads at it see the latest versions.
+    pub const MAX: Ts = Ts(u64::MAX);
     /// Bits of the counter below the milliseconds.
     pub const LOGICAL_BITS: u32 = 18;
 

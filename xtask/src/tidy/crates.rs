@@ -9,10 +9,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("engine", &["base", "proto"]),
     ("raftstore", &["base", "proto", "engine"]),
+    ("txn", &["base", "proto", "engine"]),
     ("pd", &["base", "proto", "engine", "raftstore"]),
-    ("server", &["base", "proto", "engine", "raftstore", "pd", "client"]),
+    ("server", &["base", "proto", "engine", "raftstore", "txn", "pd", "client"]),
     ("client", &["base", "proto"]),
-    ("sim", &["base", "proto", "engine", "raftstore", "pd"]),
+    ("sim", &["base", "proto", "engine", "raftstore", "txn", "pd"]),
 ];
 
 /// Names by which our crates stand in `[dependencies]`.

@@ -84,40 +84,17 @@ async fn scans(client: &RawClient, prefix: usize) {
 }
 
 async fn swaps(client: &RawClient) {
-    let swap = async |expected: Option<&'static str>, new: Option<&'static str>| {
-        client
-            .compare_and_swap("swap", expected.map(Bytes::from), new.map(Bytes::from))
-            .await
-            .expect("swap")
-    };
-    assert_eq!(
-        swap(None, Some("1")).await,
-        Swap {
-            done: true,
-            previous: None
-        }
-    );
-    assert_eq!(
-        swap(None, Some("2")).await,
-        Swap {
-            done: false,
-            previous: Some("1".into())
-        }
-    );
-    assert_eq!(
-        swap(Some("1"), Some("2")).await,
-        Swap {
-            done: true,
-            previous: Some("1".into())
-        }
-    );
-    assert_eq!(
-        swap(Some("2"), None).await,
-        Swap {
-            done: true,
-            previous: Some("2".into())
-        }
-    );
+    let cases = [
+        (None, Some("1"), true, None),
+        (None, Some("2"), false, Some("1")),
+        (Some("1"), Some("2"), true, Some("1")),
+        (Some("2"), None, true, Some("2")),
+    ];
+    for (expected, new, done, previous) in cases {
+        let swap = client.compare_and_swap("swap", expected.map(Bytes::from), new.map(Bytes::from));
+        let previous = previous.map(Bytes::from);
+        assert_eq!(swap.await.expect("swap"), Swap { done, previous });
+    }
     assert_eq!(client.get("swap").await.expect("get"), None);
 }
 
