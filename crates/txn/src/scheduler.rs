@@ -88,19 +88,21 @@ impl Answer {
 /// For the deadlock detector of the cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Detect {
-    /// A transaction begins to wait.
+    /// A transaction begins to wait, or is told again to be waiting: the detector may have moved or forgotten.
     Wait(WaitFor),
-    /// It waits no longer for that one.
-    Unwait { waiter: Ts, holder: Ts },
+    /// It waits no longer for that one over that key.
+    Unwait(WaitFor),
 }
 
 /// A wait that would close a cycle.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Deadlock {
     pub wait: WaitFor,
+    /// Of the key over which the waiter itself is waited for.
     pub deadlock_key_hash: u64,
+    /// User key.
     pub deadlock_key: Bytes,
-    /// From the holder back to the waiter.
+    /// From the holder back to the waiter; the last one is `wait`.
     pub chain: Vec<WaitFor>,
 }
 
