@@ -25,8 +25,7 @@ pub enum Command {
         start_ts: Ts,
     },
     PessimisticLock(PessimisticLock),
-    /// Releases pessimistic locks of the transaction up to `for_update_ts`; of the whole region when there are no keys, which the
-    /// scheduler then finds batch by batch: an action always sees keys.
+    /// Releases pessimistic locks of the transaction up to `for_update_ts`; of the whole region when there are no keys.
     PessimisticRollback {
         keys: Vec<Key>,
         start_ts: Ts,
@@ -207,8 +206,7 @@ pub struct CheckTxnStatus {
 pub enum ResolveLock {
     /// These keys of one transaction; a `commit_ts` of zero rolls back.
     Lite { start_ts: Ts, commit_ts: Ts, keys: Vec<Key> },
-    /// Every lock of the region that belongs to one of these `(start_ts, commit_ts)`, in ascending order of `start_ts`. No action: the
-    /// scheduler looks for the keys without latches, batch by batch, and makes `Lite` of them, which reads them again under latches.
+    /// Every lock of the region that belongs to one of these `(start_ts, commit_ts)`, in ascending order of `start_ts`.
     Region { txns: Vec<(Ts, Ts)> },
 }
 
