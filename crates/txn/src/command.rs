@@ -25,11 +25,14 @@ pub enum Command {
         start_ts: Ts,
     },
     PessimisticLock(PessimisticLock),
-    /// Releases pessimistic locks of the transaction up to `for_update_ts`; of the whole region when there are no keys.
+    /// Releases pessimistic locks of the transaction up to `for_update_ts`.
     PessimisticRollback {
         keys: Vec<Key>,
         start_ts: Ts,
         for_update_ts: Ts,
+        /// Set: when the keys are done, look for more of the region's locks from this encoded key on. A command without keys only looks:
+        /// it writes nothing, needs no latches, and its `Outcome::next` holds what it found, to be done under the latches of these keys.
+        scan: Option<Bytes>,
     },
     /// Prolongs the primary's lock.
     HeartBeat {
@@ -207,7 +210,13 @@ pub enum ResolveLock {
     /// These keys of one transaction; a `commit_ts` of zero rolls back.
     Lite { start_ts: Ts, commit_ts: Ts, keys: Vec<Key> },
     /// Every lock of the region that belongs to one of these `(start_ts, commit_ts)`, in ascending order of `start_ts`.
-    Region { txns: Vec<(Ts, Ts)> },
+    Region {
+        txns: Vec<(Ts, Ts)>,
+        /// Locks found, by their transactions' `start_ts`; empty in a request.
+        found: Vec<(Key, Ts)>,
+        /// Set: when those are done, look for more from this encoded key on (empty at first). As [`Command::PessimisticRollback`]'s.
+        scan: Option<Bytes>,
+    },
 }
 
 /// The answer to a [`Command`].

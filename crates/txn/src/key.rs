@@ -43,6 +43,20 @@ impl Key {
         versioned.into()
     }
 
+    /// Behind every version of the key, and before every other key.
+    pub fn versions_end(&self) -> Bytes {
+        let mut end = Vec::with_capacity(self.0.len() + 9);
+        end.extend_from_slice(&self.0);
+        codec::encode_ts_desc(Ts(0), &mut end);
+        end.push(0);
+        end.into()
+    }
+
+    /// Whether this is the user key `user`.
+    pub fn is_of(&self, user: &[u8]) -> bool {
+        self.0.len() == codec::encoded_len(user.len()) && *self.0 == *codec::encode_bytes(user)
+    }
+
     /// Takes a versioned key apart; shares the bytes.
     pub fn split(versioned: &Bytes) -> Result<(Key, Ts)> {
         let (key, ts) = codec::decode_ts_desc(versioned).map_err(|_| Error::Damaged {
@@ -72,6 +86,8 @@ mod tests {
         assert!(new < old && key.encoded() < &new, "{new:?} {old:?}");
         assert_eq!(Key::split(&new).expect("own encoding"), (key.clone(), Ts(9)));
         assert_eq!(key.user().expect("own encoding"), "account");
+        assert!(key.at(Ts(0)) < key.versions_end() && key.versions_end() < *Key::from_user(b"account\0").encoded());
+        assert!(key.is_of(b"account") && !key.is_of(b"accounT") && !key.is_of(b"account\0"));
     }
 
     #[test]

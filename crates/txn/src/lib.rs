@@ -16,8 +16,11 @@
 
 pub mod command;
 pub mod error;
+mod fields;
 pub mod key;
 pub mod lock;
+pub mod mvcc;
+pub mod planted;
 pub mod scheduler;
 pub mod write;
 
