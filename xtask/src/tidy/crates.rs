@@ -14,6 +14,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("server", &["base", "proto", "engine", "raftstore", "txn", "pd", "client"]),
     ("client", &["base", "proto"]),
     ("sim", &["base", "proto", "engine", "raftstore", "txn", "pd"]),
+    ("blob-store", &["base"]),
+    ("build-cache", &["base", "client", "blob-store"]),
 ];
 
 /// Names by which our crates stand in `[dependencies]`.
@@ -28,6 +30,7 @@ const OURS: &[&str] = &[
     "server",
     "client",
     "sim",
+    "blob-store",
 ];
 
 pub fn rules() -> Vec<Rule> {
@@ -50,6 +53,7 @@ fn crate_order(file: &File) -> Vec<Fault> {
     let Some(name) = file
         .path
         .strip_prefix("crates/")
+        .or_else(|| file.path.strip_prefix("services/"))
         .and_then(|path| path.strip_suffix("/Cargo.toml"))
     else {
         return vec![];
@@ -108,6 +112,15 @@ mod tests {
     fn the_engine_may_not_know_the_server() {
         let text = "[package]\nname = \"x\"\n[dependencies]\nbase.workspace = true\nserver.workspace = true\n[dev-dependencies]\nserver.workspace = true\n";
         assert_eq!(must_find(rules(), "crate-order", "crates/engine/Cargo.toml", text), [5]);
+    }
+
+    #[test]
+    fn a_service_has_no_back_door() {
+        let text = "[dependencies]\nclient.workspace = true\nengine.workspace = true\n";
+        assert_eq!(
+            must_find(rules(), "crate-order", "services/build-cache/Cargo.toml", text),
+            [3]
+        );
     }
 
     #[test]

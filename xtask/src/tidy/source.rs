@@ -213,7 +213,10 @@ fn glossary(file: &File) -> Vec<Fault> {
 /// Code that ends up in a binary of ours.
 fn ships(file: &File) -> bool {
     let test = file.path.contains("/tests/") || file.path.ends_with("tests.rs") || file.path.contains("/examples/");
-    file.is_rust() && file.path.starts_with("crates/") && file.path.contains("/src/") && !test
+    file.is_rust()
+        && (file.path.starts_with("crates/") || file.path.starts_with("services/"))
+        && file.path.contains("/src/")
+        && !test
 }
 
 /// Lines before the unit tests, which stand at the end of a file.
