@@ -1,4 +1,4 @@
-//! `cluster`: chaos on real processes, real files and real power cuts.
+//! `cluster`: chaos on real processes, real files, real power cuts and full disks.
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -7,8 +7,8 @@ use crate::stage::Report;
 use crate::system;
 use crate::workspace;
 
-/// Chaos on real processes: `kill -9` and power cuts under load, then every acknowledged write must
-/// be there.
+/// Chaos on real processes: `kill -9`, power cuts and full disks under load, then every acknowledged
+/// write must be there.
 ///
 /// These are the long runs of the tests in `crates/server/tests/chaos`; their short forms are part
 /// of `cargo xtask test`. Each prints what it did and ends with a line per goal; exit code 1 if a
@@ -40,6 +40,16 @@ enum Chaos {
         #[command(flatten)]
         common: Common,
     },
+    /// Fill a store's disk under load: it must end with one clear line, and go on once there is room again.
+    ///
+    /// Wants root and loop devices; says so and fails where it cannot have them.
+    DiskFull {
+        /// How often.
+        #[arg(long, default_value_t = 20)]
+        times: u32,
+        #[command(flatten)]
+        common: Common,
+    },
 }
 
 #[derive(clap::Args)]
@@ -57,6 +67,7 @@ pub fn run(args: &Args) -> Result<bool> {
     let (name, variable, count, common) = match &args.chaos {
         Chaos::Kill9 { kills, common } => ("kill9", "FERRITE_CHAOS_KILLS", kills, common),
         Chaos::PowerCut { cuts, common } => ("power_cut", "FERRITE_CHAOS_CUTS", cuts, common),
+        Chaos::DiskFull { times, common } => ("disk_full", "FERRITE_CHAOS_FULL", times, common),
     };
     let mut test = workspace::cargo(&["test", "--locked", "--package", "ferrite-server", "--test", "chaos"]);
     if !common.dev {

@@ -4,6 +4,7 @@
 //! crash the log holds a prefix of the writes, and at least all that came before the last sync that returned.
 
 mod engine;
+mod files;
 mod memory;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use proto::ferrite_raft::RaftState;
 use raft::eraftpb::Entry;
 
 pub use self::engine::{EngineLog, LogConfig};
+pub use self::files::OnFailedSync;
 pub use self::memory::MemLog;
 
 use crate::peer::RaftWrite;
@@ -31,6 +33,9 @@ pub enum Error {
     DiskFull { dir: PathBuf },
     #[error("raft log in {dir} is damaged: {message}")]
     Corrupt { dir: PathBuf, message: String },
+    /// What was written may be lost: stop, restart, recover.
+    #[error("sync in {dir} failed: {message}")]
+    Sync { dir: PathBuf, message: String },
     /// A sync failed before: nothing more is taken.
     #[error("the raft log stopped after a failed sync")]
     Poisoned,

@@ -1,15 +1,18 @@
 //! The raft log on files, by the `raft-engine` crate: log-structured, one append file for all regions, recycled files.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::{fmt, io};
 
 use base::{ByteSize, RegionId, section};
 use prost::Message;
 use proto::ferrite_raft::RaftState;
 use raft::eraftpb::Entry;
+use raft_engine::env::Handle;
 use raft_engine::{Command, Engine, LogBatch, MessageExt, ReadableSize, RecoveryMode};
 
+use super::files::{Fd, Files, OnFailedSync};
 use super::{Error, Found, RaftLog, Result};
 use crate::peer::RaftWrite;
 use crate::storage::LogPosition;
@@ -58,7 +61,7 @@ const OWN: u64 = 0;
 const SYNC_MARK: &[u8] = b"sync";
 
 pub struct EngineLog {
-    engine: Engine,
+    engine: Engine<Files>,
     dir: PathBuf,
     poisoned: AtomicBool,
 }
@@ -71,8 +74,18 @@ impl fmt::Debug for EngineLog {
 
 impl EngineLog {
     /// Opens the log, making it if need be. A torn end of the last file is cut off: nothing there was acknowledged. Damage
-    /// anywhere else is an error.
-    pub fn open(dir: &Path, config: &LogConfig) -> Result<EngineLog> {
+    /// anywhere else is an error. A sync that fails later is told to `on_failed_sync`, on the thread that wanted it.
+    pub fn open(dir: &Path, config: &LogConfig, on_failed_sync: OnFailedSync) -> Result<EngineLog> {
+        EngineLog::open_with(dir, config, on_failed_sync, Handle::sync)
+    }
+
+    /// As [`EngineLog::open`], with another way to sync a file.
+    pub(super) fn open_with(
+        dir: &Path,
+        config: &LogConfig,
+        on_failed_sync: OnFailedSync,
+        sync: fn(&Fd) -> io::Result<()>,
+    ) -> Result<EngineLog> {
         let options = raft_engine::Config {
             dir: dir.display().to_string(),
             recovery_mode: RecoveryMode::TolerateTailCorruption,
@@ -85,7 +98,19 @@ impl EngineLog {
             ..raft_engine::Config::default()
         };
         std::fs::create_dir_all(dir).map_err(|e| describe(raft_engine::Error::Io(e), "make", dir))?;
-        let opened = Engine::open(options).map_err(|e| describe(e, "open", dir))?;
+        let told = dir.to_owned();
+        let failed = move |error: io::Error| {
+            on_failed_sync(&Error::Sync {
+                dir: told.clone(),
+                message: error.to_string(),
+            });
+            error
+        };
+        let files = Files {
+            sync,
+            failed: Arc::new(failed),
+        };
+        let opened = Engine::open_with_file_system(options, Arc::new(files)).map_err(|e| describe(e, "open", dir))?;
         Ok(EngineLog {
             engine: opened,
             dir: dir.to_owned(),
@@ -144,6 +169,8 @@ fn describe(error: raft_engine::Error, act: &'static str, dir: &Path) -> Error {
     let dir = dir.to_owned();
     match error {
         raft_engine::Error::Io(e) if e.kind() == std::io::ErrorKind::StorageFull => Error::DiskFull { dir },
+        // The crate's word for a disk that was full twice, in the file at hand and in a fresh one.
+        raft_engine::Error::TryAgain(_) => Error::DiskFull { dir },
         raft_engine::Error::Corruption(message) => Error::Corrupt { dir, message },
         raft_engine::Error::Codec(e) => Error::Corrupt {
             dir,

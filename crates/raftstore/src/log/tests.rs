@@ -3,6 +3,11 @@
 use super::*;
 use base::ByteSize;
 
+/// For logs whose disk works.
+fn unexpected() -> OnFailedSync {
+    Box::new(|error| panic!("{error}"))
+}
+
 fn entry(index: u64, term: u64) -> Entry {
     Entry {
         index,
@@ -105,8 +110,8 @@ fn memory_keeps_the_contract() {
 #[test]
 fn files_keep_the_contract() {
     let dir = tempfile::tempdir().expect("temp dir");
-    suite(&EngineLog::open(dir.path(), &LogConfig::default()).expect("open"));
-    let again = EngineLog::open(dir.path(), &LogConfig::default()).expect("open again");
+    suite(&EngineLog::open(dir.path(), &LogConfig::default(), unexpected()).expect("open"));
+    let again = EngineLog::open(dir.path(), &LogConfig::default(), unexpected()).expect("open again");
     assert_eq!(indexes(&again, 1, 51, 52), [(51, 9)]);
     assert_eq!(again.regions(), [RegionId(1)]);
 }
@@ -144,7 +149,7 @@ fn log_files(dir: &std::path::Path) -> Vec<PathBuf> {
 #[test]
 fn a_torn_tail_is_cut_off() {
     let dir = tempfile::tempdir().expect("temp dir");
-    let log = EngineLog::open(dir.path(), &LogConfig::default()).expect("open");
+    let log = EngineLog::open(dir.path(), &LogConfig::default(), unexpected()).expect("open");
     for index in 6..30 {
         log.write(&[append(1, &[entry(index, 5)])], true).expect("write");
     }
@@ -155,7 +160,7 @@ fn a_torn_tail_is_cut_off() {
     let mut last = 29;
     for cut in (end / 2..end).rev().step_by(37) {
         std::fs::write(&file, &bytes[..cut]).expect("cut");
-        let log = EngineLog::open(dir.path(), &LogConfig::default()).expect("a torn tail is no reason to refuse");
+        let log = EngineLog::open(dir.path(), &LogConfig::default(), unexpected()).expect("a torn tail is no reason to refuse");
         let found = log.find(RegionId(1)).expect("find").expect("there").last_index;
         assert!(found <= last, "cutting more may not bring entries back");
         assert_eq!(
@@ -175,7 +180,7 @@ fn damage_in_an_older_file_refuses_to_open() {
         file_size: ByteSize::mib(1),
         purge_threshold: ByteSize::mib(64),
     };
-    let log = EngineLog::open(dir.path(), &config).expect("open");
+    let log = EngineLog::open(dir.path(), &config, unexpected()).expect("open");
     for index in 6..40 {
         let big = Entry {
             index,
@@ -191,7 +196,7 @@ fn damage_in_an_older_file_refuses_to_open() {
     let mut bytes = std::fs::read(&files[0]).expect("read");
     bytes[300_000] ^= 1;
     std::fs::write(&files[0], bytes).expect("write");
-    let refused = match EngineLog::open(dir.path(), &config) {
+    let refused = match EngineLog::open(dir.path(), &config, unexpected()) {
         Err(error) => error.to_string(),
         // The crate checks entries when they are read: damage there must be an error then.
         Ok(log) => log
@@ -200,4 +205,31 @@ fn damage_in_an_older_file_refuses_to_open() {
             .to_string(),
     };
     assert!(!refused.is_empty());
+}
+
+thread_local!(static DISK_FAILS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+
+#[test]
+fn a_failed_sync_is_told_in_one_error_before_anything_else() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (tell, told) = std::sync::mpsc::channel();
+    let on_failed_sync: OnFailedSync = Box::new(move |error| {
+        tell.send(error.to_string()).expect("the test listens");
+        // In production nothing runs after this, least of all destructors that sync.
+        DISK_FAILS.set(false);
+        std::panic::resume_unwind(Box::new("the process ends here"));
+    });
+    let sync = |fd: &files::Fd| match DISK_FAILS.get() {
+        true => Err(std::io::Error::other("the disk is gone")),
+        false => raft_engine::env::Handle::sync(fd),
+    };
+    let log = EngineLog::open_with(dir.path(), &LogConfig::default(), on_failed_sync, sync).expect("open");
+    log.write(&[append(1, &[entry(6, 5)])], true).expect("the disk works");
+    assert!(told.try_recv().is_err(), "nothing failed yet");
+    DISK_FAILS.set(true);
+    let write = || log.write(&[append(1, &[entry(7, 5)])], true);
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(write));
+    assert!(ended.is_err(), "a write whose sync failed must not come back");
+    let wanted = format!("sync in {} failed: the disk is gone", dir.path().display());
+    assert_eq!(told.try_iter().collect::<Vec<_>>(), [wanted]);
 }

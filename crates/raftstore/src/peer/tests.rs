@@ -1,5 +1,7 @@
 //! A peer alone, stepped by hand.
 
+mod found;
+
 use super::*;
 use crate::log::Found;
 use crate::storage::LogPosition;

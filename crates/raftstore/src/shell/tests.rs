@@ -89,7 +89,9 @@ fn regions(stores: u64) -> Vec<Region> {
 fn start_store(net: &Arc<Net>, dir: &Path, id: u64, regions: &[Region]) -> RaftStore {
     let engine: Arc<dyn Engine> = Arc::new(MemEngine::new());
     let dir = dir.join(id.to_string());
-    let log: Arc<dyn RaftLog> = Arc::new(EngineLog::open(&dir.join("log"), &LogConfig::default()).expect("open log"));
+    let log: Arc<dyn RaftLog> = Arc::new(
+        EngineLog::open(&dir.join("log"), &LogConfig::default(), Box::new(|error| panic!("{error}"))).expect("open log"),
+    );
     store::write_ident(&*engine, ClusterId(7), StoreId(id)).expect("ident");
     store::write_regions(&*engine, &*log, StoreId(id), regions).expect("regions");
     let config = Config {

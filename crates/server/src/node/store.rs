@@ -200,7 +200,11 @@ impl Disk {
             })?;
             check_api_version(&dir, config.server.api_version)?;
             let engine = Arc::new(FjallEngine::open(&dir.join("engine"), &config.engine)?);
-            let log = Arc::new(EngineLog::open(&dir.join("raft-log"), &config.raft_log)?);
+            let log = Arc::new(EngineLog::open(
+                &dir.join("raft-log"),
+                &config.raft_log,
+                Box::new(end_process),
+            )?);
             let snapshots = FileSnapshots::open(&dir.join("snapshots"));
             let snapshots = snapshots.map_err(|source| Failure::Dir {
                 act: "open raft snapshots in",
@@ -483,7 +487,7 @@ async fn heartbeat(link: Arc<dyn PdLink>, raft: RaftStore, dir: PathBuf) {
 }
 
 /// Ends the process on what the store cannot go on after: a write that failed is never tried again, a restart recovers.
-fn end_process(error: &raftstore::Error) {
+fn end_process<E: std::error::Error>(error: &E) {
     let error = base::log::chain(error).to_string();
     error!(error, "store cannot go on");
     eprintln!("ferrite: {error}");

@@ -1,17 +1,18 @@
-//! Chaos on a real process: `kill -9` and true power cuts of a store under load, again and again.
+//! Chaos on a real process: `kill -9`, true power cuts and a full disk under load, again and again.
 //!
 //! Writers own keys and number their values. After each fault every key must hold a value at least as new as the last
 //! acknowledged one, every byte of it as written, and the store must answer again within [`RESTART_WITHIN`]. By default the
-//! runs are short; `cargo xtask cluster kill9` and `cargo xtask cluster power-cut` make them long and optimised.
+//! runs are short; `cargo xtask cluster kill9`, `power-cut` and `disk-full` make them long and optimised.
 
 mod disk;
 mod load;
 mod model;
 mod process;
 
+use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use base::MonoTime;
 use disk::Disk;
 use load::Load;
@@ -25,6 +26,12 @@ const RESTART_WITHIN: Duration = Duration::from_secs(2);
 const LOAD_MS: std::ops::Range<u64> = 20..700;
 /// Room on the image beside what is preloaded.
 const DISK_MIB: u64 = 4096;
+/// A disk that is soon full.
+const SMALL_DISK_MIB: u64 = 1024;
+/// What a disk that fills up has left: less than the load writes in a second.
+const ROOM_LEFT: u64 = 4 << 20;
+/// From a nearly full disk under load to the end of the process.
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A way in which a store goes down at once.
 trait Fault {
@@ -72,6 +79,49 @@ impl Fault for PowerCut {
     }
 }
 
+/// The disk fills up. The store must end by itself, with one clear line, rather than acknowledge what it cannot keep.
+struct DiskFull(Disk);
+
+impl Fault for DiskFull {
+    fn name(&self) -> &'static str {
+        "fill"
+    }
+
+    fn data_dir(&self) -> std::path::PathBuf {
+        self.0.path().join("data")
+    }
+
+    fn strike(&mut self, mut store: Store) -> Result<()> {
+        let filler = self.0.path().join("filler");
+        fill(&filler, ROOM_LEFT).context("fill the disk")?;
+        let told = store.ends_by_itself(ENDS_WITHIN)?;
+        let [line] = &told[..] else {
+            bail!("wanted one line that tells why, got {told:#?}");
+        };
+        ensure!(
+            line.contains("no space left on the disk"),
+            "the line does not tell of the disk: {line}"
+        );
+        std::fs::remove_file(&filler).context("make room again")
+    }
+}
+
+/// Writes `path` until the disk is full but for `room` bytes.
+fn fill(path: &std::path::Path, room: u64) -> Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    let chunk = vec![0x5a; 1 << 20];
+    loop {
+        match file.write_all(&chunk) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let length = file.metadata()?.len();
+    file.set_len(length.saturating_sub(room))?;
+    Ok(file.sync_all()?)
+}
+
 #[test]
 fn kill9() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -80,12 +130,21 @@ fn kill9() {
 
 #[test]
 fn power_cut() {
-    let cuts = count("FERRITE_CHAOS_CUTS", 3);
-    match Disk::create(DISK_MIB + 3 * preload_mib()) {
-        Ok(disk) => must_survive(PowerCut(disk), cuts),
+    on_a_disk("FERRITE_CHAOS_CUTS", DISK_MIB, PowerCut, 3);
+}
+
+#[test]
+fn disk_full() {
+    on_a_disk("FERRITE_CHAOS_FULL", SMALL_DISK_MIB, DiskFull, 2);
+}
+
+/// Strikes as often as `variable` says, on a disk of the test's own.
+fn on_a_disk<F: Fault>(variable: &str, mib: u64, fault: impl FnOnce(Disk) -> F, rounds: u64) {
+    match Disk::create(mib + 3 * preload_mib()) {
+        Ok(disk) => must_survive(fault(disk), count(variable, rounds)),
         // Asked for by name, it must run; as a part of all tests it may lack root or loop devices.
-        Err(error) if std::env::var_os("FERRITE_CHAOS_CUTS").is_some() => panic!("no disk to cut: {error:#}"),
-        Err(error) => eprintln!("skipped: no disk to cut: {error:#}"),
+        Err(error) if std::env::var_os(variable).is_some() => panic!("no disk of its own: {error:#}"),
+        Err(error) => eprintln!("skipped: no disk of its own: {error:#}"),
     }
 }
 

@@ -88,6 +88,29 @@ impl Store {
         Ok(())
     }
 
+    /// Waits until the process ends on its own with exit code 2; the lines with which it says why.
+    pub fn ends_by_itself(&mut self, within: Duration) -> Result<Vec<String>> {
+        let deadline = MonoTime::now() + within;
+        let status = loop {
+            if let Some(status) = self.child.try_wait().context("look after ferrite")? {
+                break status;
+            }
+            if MonoTime::now() >= deadline {
+                bail!("ferrite still runs after {within:?}\n{}", self.log());
+            }
+            std::thread::park_timeout(POLL);
+        };
+        if status.code() != Some(2) {
+            bail!("ferrite ended: {status}\n{}", self.log());
+        }
+        let log = std::fs::read_to_string(self.log.path()).context("read the log")?;
+        Ok(log
+            .lines()
+            .filter(|line| line.starts_with("ferrite: "))
+            .map(str::to_owned)
+            .collect())
+    }
+
     fn log(&self) -> String {
         let text = std::fs::read_to_string(self.log.path()).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
