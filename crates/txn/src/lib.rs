@@ -15,6 +15,7 @@
 //! Not here: replication, protobuf, sockets, clocks.
 
 pub mod command;
+pub mod concurrency;
 pub mod error;
 mod fields;
 pub mod key;
