@@ -14,6 +14,7 @@
 //!
 //! Not here: replication, protobuf, sockets, clocks.
 
+pub mod action;
 pub mod command;
 pub mod concurrency;
 pub mod error;

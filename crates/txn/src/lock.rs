@@ -38,8 +38,6 @@ pub struct Lock {
     pub use_async_commit: bool,
     /// User keys of the other locks; on the primary of an async commit only.
     pub secondaries: Vec<Bytes>,
-    /// Transactions rolled back on this key whose records the commit of this lock could overwrite: the commit must mark its record.
-    pub rollback_ts: Vec<Ts>,
     /// A pessimistic lock that was granted although `for_update_ts` had been overtaken.
     pub locked_with_conflict: bool,
 }
@@ -58,13 +56,18 @@ impl Lock {
             min_commit_ts: Ts(0),
             use_async_commit: false,
             secondaries: Vec::new(),
-            rollback_ts: Vec::new(),
             locked_with_conflict: false,
         }
     }
 
     pub fn is_pessimistic(&self) -> bool {
         self.kind == LockKind::Pessimistic
+    }
+
+    /// Whether others may roll the transaction back at `current_ts`; at the greatest timestamp in any case.
+    pub fn is_expired(&self, current_ts: Ts) -> bool {
+        let until = self.start_ts.physical_ms().saturating_add(self.ttl_ms);
+        current_ts == Ts::MAX || until < current_ts.physical_ms()
     }
 
     /// The stored form.
@@ -85,11 +88,6 @@ impl Lock {
                 out.push(tag);
                 fields::put_ts(&mut out, ts);
             }
-        }
-        if !self.rollback_ts.is_empty() {
-            out.push(ROLLBACK_TS);
-            fields::put_number(&mut out, self.rollback_ts.len() as u64);
-            self.rollback_ts.iter().for_each(|ts| fields::put_ts(&mut out, *ts));
         }
         if self.txn_size > 0 {
             out.push(TXN_SIZE);
@@ -124,7 +122,6 @@ impl Lock {
                 }
                 FOR_UPDATE_TS => lock.for_update_ts = fields.ts()?,
                 MIN_COMMIT_TS => lock.min_commit_ts = fields.ts()?,
-                ROLLBACK_TS => lock.rollback_ts = fields.list(Fields::ts)?,
                 TXN_SIZE => lock.txn_size = fields.number()?,
                 SHORT_VALUE => lock.short_value = Some(fields.bytes()?),
                 WITH_CONFLICT => lock.locked_with_conflict = true,
@@ -138,7 +135,6 @@ impl Lock {
 const ASYNC_COMMIT: u8 = b'a';
 const FOR_UPDATE_TS: u8 = b'f';
 const MIN_COMMIT_TS: u8 = b'm';
-const ROLLBACK_TS: u8 = b'r';
 const TXN_SIZE: u8 = b's';
 const SHORT_VALUE: u8 = b'v';
 const WITH_CONFLICT: u8 = b'w';
@@ -189,7 +185,6 @@ mod tests {
             min_commit_ts: Ts(7),
             use_async_commit: true,
             secondaries: vec!["k1".into(), "".into()],
-            rollback_ts: vec![Ts(8), Ts(9)],
             locked_with_conflict: true,
             ..put()
         }
@@ -218,7 +213,7 @@ mod tests {
             (
                 full(),
                 "50 0000000000000005 b817 02706b 61 02 026b31 00 66 0000000000000006 6d 0000000000000007 \
-                 72 02 0000000000000008 0000000000000009 73 ac02 76 0176 77",
+                 73 ac02 76 0176 77",
             ),
         ];
         for (lock, bytes) in golden {
@@ -234,7 +229,7 @@ mod tests {
             .filter(|len| Lock::decode(&bytes.slice(..*len)).is_ok())
             .collect();
         // A field may miss as a whole; nothing else may.
-        assert_eq!(whole, [14, 20, 29, 38, 56, 59, 62], "of {}", bytes.len());
+        assert_eq!(whole, [14, 20, 29, 38, 41, 44], "of {}", bytes.len());
         let foreign: [&[u8]; 4] = [b"", b"X", b"P\0\0\0\0\0\0\0\x05\0\0vz", b"P\0\0\0\0\0\0\0\x05\0\0ww"];
         for bytes in foreign {
             assert!(Lock::decode(&Bytes::from_static(bytes)).is_err(), "{bytes:?}");

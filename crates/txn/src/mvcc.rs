@@ -13,11 +13,9 @@ use base::Ts;
 use bytes::Bytes;
 
 pub use get::get;
-#[allow(unused_imports)] // the actions, which follow
 pub(crate) use inspect::Locks;
 pub use inspect::{History, find_transaction, history, scan_locks};
-#[allow(unused_imports)]
-pub(crate) use reader::{Fate, Reader};
+pub(crate) use reader::{Fate, Reader, Versions};
 pub use scan::{Scan, Scanner};
 
 use crate::error::{ConflictReason, Error, Result};

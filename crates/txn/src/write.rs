@@ -53,9 +53,13 @@ impl Write {
         matches!(self.kind, WriteKind::Put | WriteKind::Delete)
     }
 
+    pub fn is_rollback(&self) -> bool {
+        self.kind == WriteKind::Rollback
+    }
+
     /// Whether it tells that the transaction of its own timestamp was rolled back.
     pub fn rolls_back(&self) -> bool {
-        self.kind == WriteKind::Rollback || self.overlapped_rollback
+        self.is_rollback() || self.overlapped_rollback
     }
 
     /// The stored form.

@@ -73,9 +73,12 @@ pub enum Fate {
         commit_ts: Ts,
     },
     RolledBack,
-    /// Nothing is known. `overlapped`: the record of another, committed just at the transaction's `start_ts`.
+    /// Nothing is known.
     Unknown {
+        /// The record of another, committed just at the transaction's `start_ts`.
         overlapped: Option<Write>,
+        /// The newest record before.
+        older: Option<(Ts, Write)>,
     },
 }
 
@@ -128,20 +131,22 @@ impl Reader<'_> {
 
     pub fn fate(&self, key: &Key, start_ts: Ts) -> Result<Fate> {
         let mut versions = Versions::open(self.snapshot, key, Ts::MAX)?;
+        let mut overlapped = None;
         while let Some((ts, write)) = versions.next()? {
+            if ts < start_ts {
+                let older = Some((ts, write));
+                return Ok(Fate::Unknown { overlapped, older });
+            }
             if ts == start_ts && write.rolls_back() {
                 return Ok(Fate::RolledBack);
             }
             if ts == start_ts {
-                return Ok(Fate::Unknown { overlapped: Some(write) });
-            }
-            if ts < start_ts {
-                break;
-            }
-            if write.start_ts == start_ts && write.kind != WriteKind::Rollback {
+                overlapped = Some(write);
+            } else if write.start_ts == start_ts && !write.is_rollback() {
                 return Ok(Fate::Committed { commit_ts: ts });
             }
         }
-        Ok(Fate::Unknown { overlapped: None })
+        let older = None;
+        Ok(Fate::Unknown { overlapped, older })
     }
 }
