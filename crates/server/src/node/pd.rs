@@ -51,7 +51,7 @@ impl PdNode {
             let (address, handle) = (told.clone(), handle.clone());
             async move {
                 let (stores, regions) = count(&handle).await.unwrap_or_default();
-                report.cluster_id = handle.cluster().0;
+                report.cluster_id = handle.cluster().to_string();
                 report.pd = Some(PdReport {
                     address,
                     stores,

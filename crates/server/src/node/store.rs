@@ -147,7 +147,7 @@ impl StoreNode {
     fn tell(&self, status: &Status, api_version: ApiVersion, dir: PathBuf) {
         let (raft, address) = (self.raft.clone(), self.address.clone());
         status.add_part(move |mut report| {
-            report.cluster_id = raft.cluster_id().0;
+            report.cluster_id = raft.cluster_id().to_string();
             report.stores.push(store_report(&raft, &address, api_version, &dir));
             async move { report }
         });

@@ -32,8 +32,8 @@ pub struct Report {
     pub pid: u32,
     pub uptime_seconds: u64,
     pub ready: bool,
-    /// Zero until the process knows its cluster.
-    pub cluster_id: u64,
+    /// Empty until the process knows its cluster. Text: a browser's numbers end at 53 bits.
+    pub cluster_id: String,
     /// Set when the process runs a placement driver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pd: Option<PdReport>,
