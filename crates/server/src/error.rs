@@ -12,7 +12,8 @@
 use engine::kv;
 use proto::errorpb;
 
-use crate::raw::{self, Act};
+use crate::call::Act;
+use crate::raw;
 
 /// What a client is told.
 #[derive(Debug, PartialEq)]

@@ -4,6 +4,7 @@
 //! and errors become wire messages here and nowhere else. Invariants: nothing is served before the process knows which cluster
 //! its data belongs to; every queue between the network and the threads below is bounded; a refused start tells why in one line.
 
+pub mod call;
 pub mod cli;
 pub mod config;
 pub mod ctl;

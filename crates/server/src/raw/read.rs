@@ -1,10 +1,7 @@
 //! Raw reads: get, batch get, time to live, scans, checksum. Each takes one snapshot.
 //!
-//! What takes long (scans, batches, checksums) yields to other requests every [`SLICE`] and gives up at the deadline.
+//! What takes long (scans, batches, checksums) yields to other requests now and then and gives up at the deadline ([`Turns`]).
 
-use std::time::Duration;
-
-use base::MonoTime;
 use bytes::Bytes;
 use crc::{CRC_64_XZ, Crc};
 use engine::kv::{self, RegionSnapshot};
@@ -12,13 +9,9 @@ use engine::{Cf, Cursor};
 use proto::kvrpcpb::{ChecksumAlgorithm, KeyRange, KvPair};
 
 use super::api::{self, Value};
-use super::{Act, Call, Error, Raw, Result, check_key};
+use super::{Error, Raw, Result, check_key};
+use crate::call::{Act, Call, Room, Turns};
 use crate::limits::{ANSWER_BYTES_MAX, BATCH_KEYS_MAX};
-
-/// How long a request may keep a thread before it lets others go.
-const SLICE: Duration = Duration::from_micros(500);
-/// Rows between two looks at the clock.
-const ROWS: u32 = 64;
 
 /// A scan as the client asked for it. A range of a reverse scan is turned: it starts at its upper end, exclusive, and ends at
 /// its lower end, inclusive. An empty end is open.
@@ -76,7 +69,7 @@ impl Raw {
         let mut turns = Turns::new(call);
         let mut answer = Answer::default();
         for (key, region_key) in keys.into_iter().zip(region_keys) {
-            turns.row().await?;
+            turns.row().await.map_err(read_failed)?;
             if let Some(value) = self.read(call, &*snapshot, Act::Read, cf, &region_key)? {
                 answer.push(key, value.user)?;
             }
@@ -111,7 +104,7 @@ impl Raw {
             let mut left = scan.limit;
             while left > 0 {
                 let Some((key, stored)) = rows.next()? else { break };
-                turns.row().await?;
+                turns.row().await.map_err(read_failed)?;
                 let Some(value) = api::decode_value(self.api, stored, call.wall)? else {
                     continue;
                 };
@@ -143,7 +136,7 @@ impl Raw {
         for (lower, upper) in bounds {
             let mut rows = Rows::new(&*snapshot, cf, lower, upper, false)?;
             while let Some((key, stored)) = rows.next()? {
-                turns.row().await?;
+                turns.row().await.map_err(read_failed)?;
                 let Some(value) = api::decode_value(self.api, stored, call.wall)? else {
                     continue;
                 };
@@ -192,6 +185,10 @@ impl Raw {
     }
 }
 
+fn read_failed(source: kv::Error) -> Error {
+    Error::Region { act: Act::Read, source }
+}
+
 pub(super) fn check_batch(count: usize) -> Result<()> {
     if count > BATCH_KEYS_MAX {
         Err(Error::BatchTooLong {
@@ -207,13 +204,12 @@ pub(super) fn check_batch(count: usize) -> Result<()> {
 #[derive(Default)]
 struct Answer {
     pairs: Vec<KvPair>,
-    bytes: usize,
+    room: Room,
 }
 
 impl Answer {
     fn push(&mut self, key: Bytes, value: Bytes) -> Result<()> {
-        self.bytes += key.len() + value.len();
-        if self.bytes > ANSWER_BYTES_MAX {
+        if !self.room.take(key.len() + value.len()) {
             return Err(Error::AnswerTooLong { max: ANSWER_BYTES_MAX });
         }
         self.pairs.push(KvPair {
@@ -221,42 +217,6 @@ impl Answer {
             value,
             ..Default::default()
         });
-        Ok(())
-    }
-}
-
-/// Lets others go now and then, and gives up at the deadline.
-struct Turns<'a> {
-    call: &'a Call,
-    rows: u32,
-    began: MonoTime,
-}
-
-impl Turns<'_> {
-    fn new(call: &Call) -> Turns<'_> {
-        Turns {
-            call,
-            rows: 0,
-            began: call.now,
-        }
-    }
-
-    async fn row(&mut self) -> Result<()> {
-        self.rows += 1;
-        if !self.rows.is_multiple_of(ROWS) {
-            return Ok(());
-        }
-        let now = MonoTime::now();
-        if now > self.call.deadline {
-            return Err(Error::Region {
-                act: Act::Read,
-                source: kv::Error::Deadline,
-            });
-        }
-        if now.since(self.began) > SLICE {
-            tokio::task::yield_now().await;
-            self.began = MonoTime::now();
-        }
         Ok(())
     }
 }

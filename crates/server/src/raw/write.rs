@@ -9,7 +9,8 @@ use tokio::sync::oneshot;
 use super::api::{self, Value};
 use super::latch::Held;
 use super::read::check_batch;
-use super::{Act, Call, Error, Patience, Raw, Result, settle, within};
+use super::{Error, Raw, Result};
+use crate::call::{Act, Call, Patience, settle, within};
 
 /// A compare-and-swap as the client asked for it.
 #[derive(Clone, Debug)]

@@ -10,10 +10,11 @@ use tonic::Status;
 use super::answer::Answer;
 use super::metrics::{REFUSED, Rpc, Timed};
 use super::{Arrival, Identity};
+use crate::call::{Act, Call};
 use crate::config::ApiVersion;
 use crate::error;
 use crate::limits::{self, Admission};
-use crate::raw::{self, Act, Call, Raw, Scan, Swap};
+use crate::raw::{self, Raw, Scan, Swap};
 
 /// Runs requests. Every method answers `Err` only for what ends the call or the stream; other failures are in the answer.
 pub struct Handlers {

@@ -1,9 +1,9 @@
 //! What is refused, and what the client is told.
 
 use super::*;
+use crate::call::Act;
 use crate::error::{WireError, of_region};
 use crate::limits::{BATCH_KEYS_MAX, KEY_BYTES_MAX};
-use crate::raw::Act;
 use base::RegionId;
 use proto::errorpb;
 

@@ -151,7 +151,7 @@ async fn iter_with_raw_delete() {
         for name in ["a", "b", "c"] {
             store.put(name, "v").await;
         }
-        let call = raw::Call {
+        let call = crate::call::Call {
             ctx: kv::Context {
                 region: base::RegionId(1),
                 epoch: RegionEpoch { conf_ver: 1, version: 1 },
