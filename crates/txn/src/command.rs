@@ -58,6 +58,60 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The keys that it reads and writes; none for a range, and for a command that only looks for locks so far.
+    pub fn keys(&self) -> Box<dyn Iterator<Item = &Key> + '_> {
+        match self {
+            Command::Prewrite(prewrite) => Box::new(prewrite.mutations.iter().map(|mutation| &mutation.key)),
+            Command::PessimisticLock(lock) => Box::new(lock.keys.iter().map(|key| &key.key)),
+            Command::Commit(Commit { keys, .. })
+            | Command::Rollback { keys, .. }
+            | Command::PessimisticRollback { keys, .. }
+            | Command::CheckSecondaryLocks { keys, .. }
+            | Command::ResolveLock(ResolveLock::Lite { keys, .. }) => Box::new(keys.iter()),
+            Command::ResolveLock(ResolveLock::Region { found, .. }) => Box::new(found.iter().map(|(key, _)| key)),
+            Command::Cleanup { key, .. }
+            | Command::HeartBeat { primary: key, .. }
+            | Command::CheckTxnStatus(CheckTxnStatus { primary: key, .. }) => Box::new(std::iter::once(key)),
+            Command::DeleteRange { .. } => Box::new(std::iter::empty()),
+        }
+    }
+
+    /// Bytes of its keys and values, about.
+    pub fn bytes(&self) -> u64 {
+        let keys: usize = self.keys().map(|key| key.encoded().len()).sum();
+        let values = match self {
+            Command::Prewrite(prewrite) => {
+                let secondaries = prewrite.secondaries.iter().flatten().map(Bytes::len);
+                let values = prewrite
+                    .mutations
+                    .iter()
+                    .map(|mutation| mutation.op.value().map_or(0, Bytes::len));
+                secondaries.chain(values).sum()
+            }
+            _ => 0,
+        };
+        (keys + values) as u64
+    }
+
+    /// For logs and metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Command::Prewrite(_) => "prewrite",
+            Command::Commit(_) => "commit",
+            Command::Cleanup { .. } => "cleanup",
+            Command::Rollback { .. } => "rollback",
+            Command::PessimisticLock(_) => "pessimistic_lock",
+            Command::PessimisticRollback { .. } => "pessimistic_rollback",
+            Command::HeartBeat { .. } => "heart_beat",
+            Command::CheckTxnStatus(_) => "check_txn_status",
+            Command::CheckSecondaryLocks { .. } => "check_secondary_locks",
+            Command::ResolveLock(_) => "resolve_lock",
+            Command::DeleteRange { .. } => "delete_range",
+        }
+    }
+}
+
 /// First phase: locks keys and lays their values down (Percolator, section 2.2), or commits at once in one phase.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prewrite {
@@ -99,6 +153,16 @@ pub enum Op {
     Insert(Bytes),
     /// Fails if the key exists; leaves no lock.
     CheckNotExists,
+}
+
+impl Op {
+    /// What it puts.
+    pub fn value(&self) -> Option<&Bytes> {
+        match self {
+            Op::Put(value) | Op::Insert(value) => Some(value),
+            Op::Delete | Op::Lock | Op::CheckNotExists => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -17,10 +17,12 @@
 pub mod action;
 pub mod command;
 pub mod concurrency;
+pub mod deadlock;
 pub mod error;
 mod fields;
 pub mod key;
 pub mod lock;
+mod metrics;
 pub mod mvcc;
 pub mod planted;
 pub mod scheduler;

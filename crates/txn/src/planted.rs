@@ -12,14 +12,17 @@ pub enum Bug {
     LostRollbackRecord = 3,
     /// A commit goes below the `min_commit_ts` of its lock.
     MinCommitTsIgnored = 4,
+    /// A new leader answers async commits without asking up to which timestamp others read.
+    MaxTsForgotten = 5,
 }
 
 impl Bug {
-    pub const ALL: [(&'static str, Bug); 4] = [
+    pub const ALL: [(&'static str, Bug); 5] = [
         ("no-write-conflict-check", Bug::NoWriteConflictCheck),
         ("no-lock-check", Bug::NoLockCheck),
         ("lost-rollback-record", Bug::LostRollbackRecord),
         ("min-commit-ts-ignored", Bug::MinCommitTsIgnored),
+        ("max-ts-forgotten", Bug::MaxTsForgotten),
     ];
 }
 
