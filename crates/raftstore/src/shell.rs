@@ -189,6 +189,13 @@ impl RaftStore {
             .collect()
     }
 
+    /// The region with the first key and the term in which this store leads it, if it does.
+    pub fn led_first(&self) -> Option<(RegionId, u64)> {
+        let delegates = self.shared.delegates.read();
+        let first = delegates.iter().find(|(_, delegate)| delegate.region.start_key.is_empty());
+        first.map(|(id, delegate)| (*id, delegate.term))
+    }
+
     /// Regions with a peer here.
     pub fn regions(&self) -> Vec<RegionId> {
         self.shared.store.lock().regions()

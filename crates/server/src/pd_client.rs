@@ -9,7 +9,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{ClusterId, MonoTime, RegionId, StoreId};
+use base::{ClusterId, MonoTime, RegionId, StoreId, Ts};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use pd::{Lookup, Operator, RegionInfo, Reply, Request};
 use proto::metapb::{Peer, Region, RegionEpoch, Store};
@@ -83,6 +84,15 @@ pub trait PdLink: Send + Sync + 'static {
 
     /// A region as the placement driver knows it; `None` if it does not.
     async fn region(&self, id: RegionId, deadline: MonoTime) -> Result<Option<Region>, Error>;
+
+    /// The store that leads the region of a region key, as far as the placement driver knows.
+    async fn leader_of(&self, key: Bytes, deadline: MonoTime) -> Result<Option<StoreId>, Error>;
+
+    /// A timestamp that is given after this call.
+    async fn timestamp(&self, deadline: MonoTime) -> Result<Ts, Error>;
+
+    /// Below it, no snapshot is read any more: old versions may be collected.
+    async fn gc_safe_point(&self, deadline: MonoTime) -> Result<Ts, Error>;
 
     /// What is known of the store may be wrong: ask again next time.
     fn forget_store(&self, id: StoreId);
@@ -197,6 +207,30 @@ impl PdLink for StorePd {
     async fn region(&self, id: RegionId, deadline: MonoTime) -> Result<Option<Region>, Error> {
         match self.ask(Request::Regions(vec![Lookup::Id(id)]), deadline).await? {
             Reply::Regions(mut found) => Ok(found.pop().flatten().map(|info| info.region.clone())),
+            other => mismatch(other),
+        }
+    }
+
+    async fn leader_of(&self, key: Bytes, deadline: MonoTime) -> Result<Option<StoreId>, Error> {
+        match self.ask(Request::Regions(vec![Lookup::Key(key)]), deadline).await? {
+            Reply::Regions(mut found) => {
+                let leader = found.pop().flatten().map(|info| StoreId(info.leader.store_id));
+                Ok(leader.filter(|leader| leader.is_some()))
+            }
+            other => mismatch(other),
+        }
+    }
+
+    async fn timestamp(&self, deadline: MonoTime) -> Result<Ts, Error> {
+        match self.ask(Request::Tso { count: 1 }, deadline).await? {
+            Reply::Timestamps { last, .. } => Ok(last),
+            other => mismatch(other),
+        }
+    }
+
+    async fn gc_safe_point(&self, deadline: MonoTime) -> Result<Ts, Error> {
+        match self.ask(Request::GcSafePoint, deadline).await? {
+            Reply::SafePoint(ts) => Ok(ts),
             other => mismatch(other),
         }
     }

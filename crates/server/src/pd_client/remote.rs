@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{ClusterId, MonoTime, RegionId};
+use base::{ClusterId, MonoTime, RegionId, Ts};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use pd::{Liveness, RegionInfo, Reply, Request, StoreView};
@@ -220,15 +220,26 @@ async fn call(mut client: PdClient<Channel>, header: RequestHeader, request: Req
         Request::Regions(lookups) => {
             let mut found = Vec::new();
             for lookup in lookups {
-                let pd::Lookup::Id(id) = lookup else {
-                    unreachable!("stores know regions by id")
+                let header = header.clone();
+                let answer = match lookup {
+                    pd::Lookup::Id(id) => {
+                        let request = GetRegionByIdRequest {
+                            header,
+                            region_id: id.0,
+                            need_buckets: false,
+                        };
+                        client.get_region_by_id(request).await?.into_inner()
+                    }
+                    pd::Lookup::Key(region_key) => {
+                        let request = GetRegionRequest {
+                            header,
+                            region_key,
+                            need_buckets: false,
+                        };
+                        client.get_region(request).await?.into_inner()
+                    }
+                    pd::Lookup::Previous(_) => unreachable!("stores know regions by id or key"),
                 };
-                let request = GetRegionByIdRequest {
-                    header: header.clone(),
-                    region_id: id.0,
-                    need_buckets: false,
-                };
-                let answer = client.get_region_by_id(request).await?.into_inner();
                 check(answer.header)?;
                 let info = |region| RegionInfo {
                     region,
@@ -238,6 +249,27 @@ async fn call(mut client: PdClient<Channel>, header: RequestHeader, request: Req
                 found.push(answer.region.map(info).map(Arc::new));
             }
             Ok(Reply::Regions(found))
+        }
+        Request::Tso { count } => {
+            let request = TsoRequest {
+                header,
+                count,
+                ..TsoRequest::default()
+            };
+            // Asked too seldom to keep a stream open for it.
+            let mut answers = client.tso(tokio_stream::once(request)).await?.into_inner();
+            let answer = answers.message().await?;
+            let answer = answer.ok_or_else(|| Status::unavailable("the stream of timestamps ended"))?;
+            check(answer.header)?;
+            let timestamp = answer.timestamp.unwrap_or_default();
+            Ok(Reply::Timestamps {
+                last: Ts(((timestamp.physical as u64) << Ts::LOGICAL_BITS) + timestamp.logical as u64),
+                count: answer.count,
+            })
+        }
+        Request::GcSafePoint => {
+            let answer = client.get_gc_safe_point(GetGcSafePointRequest { header }).await?.into_inner();
+            check(answer.header).map(|()| Reply::SafePoint(Ts(answer.safe_point)))
         }
         other => unreachable!("stores do not ask {other:?}"),
     }
