@@ -118,4 +118,5 @@ answers! {
     GetStoreResponse, IsBootstrappedResponse, IsSnapshotRecoveringResponse, PutClusterConfigResponse, PutStoreResponse,
     QueryRegionResponse, RegionHeartbeatResponse, ScanRegionsResponse, SetGcBarrierResponse, StoreHeartbeatResponse,
     TsoResponse, UpdateGcSafePointResponse, UpdateServiceGcSafePointResponse,
+    GetAllGcSafePointV2Response, GetGcSafePointV2Response, UpdateGcSafePointV2Response, UpdateServiceSafePointV2Response,
 }

@@ -316,6 +316,57 @@ impl Pd for PdService {
         .await
     }
 
+    // The forms with a keyspace, of older clients. All keyspaces share their safe points, as the states of newer clients tell.
+
+    async fn get_gc_safe_point_v2(&self, call: Call<GetGcSafePointV2Request>) -> Outcome<GetGcSafePointV2Response> {
+        let GetGcSafePointV2Request { header, .. } = call.into_inner();
+        let told = fill!(Reply::SafePoint(ts) => GetGcSafePointV2Response { safe_point: ts.0, header: None });
+        self.answer(header, Request::GcSafePoint, told).await
+    }
+
+    async fn update_gc_safe_point_v2(&self, call: Call<UpdateGcSafePointV2Request>) -> Outcome<UpdateGcSafePointV2Response> {
+        let UpdateGcSafePointV2Request { header, safe_point, .. } = call.into_inner();
+        let told = fill!(Reply::SafePoint(ts) => UpdateGcSafePointV2Response { new_safe_point: ts.0, header: None });
+        self.answer(header, Request::UpdateGcSafePoint(Ts(safe_point)), told).await
+    }
+
+    async fn update_service_safe_point_v2(
+        &self,
+        call: Call<UpdateServiceSafePointV2Request>,
+    ) -> Outcome<UpdateServiceSafePointV2Response> {
+        let UpdateServiceSafePointV2Request {
+            header,
+            service_id,
+            safe_point,
+            ttl,
+            ..
+        } = call.into_inner();
+        let told = fill!(Reply::ServiceSafePoint(lowest) => UpdateServiceSafePointV2Response {
+            service_id: lowest.service.into(),
+            ttl: lowest.ttl_seconds,
+            min_safe_point: lowest.ts.0,
+            header: None,
+        });
+        let request = Request::PutServiceSafePoint {
+            service: String::from_utf8_lossy(&service_id).into_owned(),
+            ts: Ts(safe_point),
+            ttl_seconds: ttl,
+        };
+        self.answer(header, request, told).await
+    }
+
+    async fn get_all_gc_safe_point_v2(&self, call: Call<GetAllGcSafePointV2Request>) -> Outcome<GetAllGcSafePointV2Response> {
+        let GetAllGcSafePointV2Request { header } = call.into_inner();
+        let told = fill!(Reply::SafePoint(ts) => GetAllGcSafePointV2Response {
+            gc_safe_points: vec![GcSafePointV2 {
+                keyspace_id: 0,
+                gc_safe_point: ts.0,
+            }],
+            ..GetAllGcSafePointV2Response::default()
+        });
+        self.answer(header, Request::GcSafePoint, told).await
+    }
+
     async fn advance_gc_safe_point(&self, call: Call<AdvanceGcSafePointRequest>) -> Outcome<AdvanceGcSafePointResponse> {
         let AdvanceGcSafePointRequest { header, target, .. } = call.into_inner();
         let told = fill!(Reply::Advanced(moved) => AdvanceGcSafePointResponse {

@@ -121,3 +121,44 @@ async fn safe_points_follow_pins_and_barriers() {
         None
     );
 }
+
+#[tokio::test]
+async fn older_forms_with_a_keyspace_move_the_same_safe_point() {
+    let (_pd, mut client) = must_start().await;
+    let pin = UpdateServiceSafePointV2Request {
+        header: header(),
+        keyspace_id: 7,
+        service_id: Bytes::from_static(b"backup"),
+        safe_point: 50,
+        ttl: 600,
+    };
+    let lowest = client.update_service_safe_point_v2(pin.clone()).await.unwrap().into_inner();
+    must_be_ok(lowest.header);
+    assert_eq!((&lowest.service_id[..], lowest.min_safe_point), (&b"gc_worker"[..], 0));
+    let update = UpdateGcSafePointV2Request {
+        header: header(),
+        keyspace_id: 7,
+        safe_point: 90,
+    };
+    let moved = client.update_gc_safe_point_v2(update.clone()).await.unwrap().into_inner();
+    assert_eq!(moved.new_safe_point, 50, "held by the backup");
+    let dropped = UpdateServiceSafePointV2Request { ttl: 0, ..pin };
+    client.update_service_safe_point_v2(dropped).await.unwrap();
+    assert_eq!(
+        client
+            .update_gc_safe_point_v2(update)
+            .await
+            .unwrap()
+            .into_inner()
+            .new_safe_point,
+        90
+    );
+    let one = GetGcSafePointV2Request {
+        header: header(),
+        keyspace_id: 7,
+    };
+    assert_eq!(client.get_gc_safe_point_v2(one).await.unwrap().into_inner().safe_point, 90);
+    let all = GetAllGcSafePointV2Request { header: header() };
+    let all = client.get_all_gc_safe_point_v2(all).await.unwrap().into_inner();
+    assert_eq!(all.gc_safe_points.iter().map(|of| of.gc_safe_point).collect::<Vec<_>>(), [90]);
+}
