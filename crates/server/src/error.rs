@@ -7,13 +7,20 @@
 //! - `ServerIsBusy` is fatal to the Rust client. So a full queue, which [`crate::raw`] has waited for already, is answered
 //!   as `StaleCommand`; only a passed deadline, where nobody should retry, is `ServerIsBusy`, with the text that Go looks for.
 //! - `UndeterminedResult` ends the request in Go; older clients do not know it and retry, which plain writes bear but a
-//!   compare-and-swap does not: there the outcome is told as text, which ends the request everywhere.
+//!   compare-and-swap does not: there the outcome is told as text, which ends the request everywhere. A transaction's commands may
+//!   all be sent again.
+//! - Of a key's error one field is set, but `TxnLockNotFound`, which older clients look for in the text of `retryable`.
 
 use engine::kv;
-use proto::errorpb;
+use proto::kvrpcpb::{self as wire, KeyError};
+use proto::{deadlock, errorpb};
+use txn::command::Assertion;
+use txn::error::ConflictReason;
 
 use crate::call::Act;
 use crate::raw;
+use crate::txn as transaction;
+use crate::txn::wire as convert;
 
 /// What a client is told.
 #[derive(Debug, PartialEq)]
@@ -22,6 +29,20 @@ pub enum WireError {
     Region(Box<errorpb::Error>),
     /// For the field `error`, or `abort` of a key's error: given to the user as it is.
     Text(String),
+    /// For the field `error` or `errors` of a transaction's answer: clients resolve locks, begin anew, or give up.
+    Key(Box<KeyError>),
+}
+
+impl From<raw::Error> for WireError {
+    fn from(error: raw::Error) -> WireError {
+        of_raw(error)
+    }
+}
+
+impl From<transaction::Error> for WireError {
+    fn from(error: transaction::Error) -> WireError {
+        of_transaction(error)
+    }
 }
 
 /// Text of a deadline that passed; the Go client matches it.
@@ -51,6 +72,171 @@ pub fn of_raw(error: raw::Error) -> WireError {
         | E::TtlNotEnabled
         | E::TtlCount { .. }
         | E::ChecksumAlgorithm(_) => WireError::Text(error.to_string()),
+    }
+}
+
+/// The wire error of a transaction's request.
+pub fn of_transaction(error: transaction::Error) -> WireError {
+    use transaction::Error as E;
+    match error {
+        E::Txn(txn::Error::Region { proposed, source }) => of_region_of_transaction(source, proposed),
+        E::Txn(error) => WireError::Key(Box::new(key_error(error))),
+        E::ApiVersion { .. }
+        | E::NoTransactions
+        | E::KeyMode
+        | E::KeyTooLong { .. }
+        | E::BatchTooLong { .. }
+        | E::AnswerTooLong { .. }
+        | E::RangeTurned => WireError::Text(error.to_string()),
+    }
+}
+
+/// As a write that may be sent again; before anything was proposed, a passed deadline is only a reason to look for another leader.
+fn of_region_of_transaction(source: kv::Error, proposed: bool) -> WireError {
+    match (source, proposed) {
+        (kv::Error::Deadline, false) => of_region(kv::Error::StaleCommand, Act::Read),
+        (source, false) => of_region(source, Act::Read),
+        (source, true) => of_region(source, Act::Write),
+    }
+}
+
+/// What a client is told of one key. Logs what an operator must know of.
+pub fn key_error(error: txn::Error) -> KeyError {
+    let text = error.to_string();
+    try_key_error(error, text).unwrap_or_else(|damaged| {
+        tracing::error!(error = %base::log::chain(&damaged), "stored data is damaged");
+        abort(damaged.to_string())
+    })
+}
+
+fn abort(text: String) -> KeyError {
+    KeyError {
+        abort: text,
+        ..Default::default()
+    }
+}
+
+/// Errors when a key of the error is not an encoded one.
+fn try_key_error(error: txn::Error, text: String) -> txn::Result<KeyError> {
+    use txn::Error as E;
+    let mut told = KeyError::default();
+    match error {
+        E::Locked(locked) => told.locked = Some(Box::new(convert::lock_info(&locked)?)),
+        E::PrimaryMismatch(locked) => {
+            let lock_info = Some(Box::new(convert::lock_info(&locked)?));
+            told.primary_mismatch = Some(wire::PrimaryMismatch { lock_info });
+        }
+        E::WriteConflict {
+            start_ts,
+            conflict_start_ts,
+            conflict_commit_ts,
+            key,
+            primary,
+            reason,
+        } => {
+            told.conflict = Some(wire::WriteConflict {
+                start_ts: start_ts.0,
+                conflict_ts: conflict_start_ts.0,
+                key: key.user()?,
+                primary,
+                conflict_commit_ts: conflict_commit_ts.0,
+                reason: conflict_reason(reason).into(),
+            });
+        }
+        E::AlreadyExists { key, .. } => told.already_exist = Some(wire::AlreadyExist { key: key.user()? }),
+        E::Deadlock { .. } => told.deadlock = Some(deadlock_of(error)?),
+        E::CommitTsExpired {
+            start_ts,
+            commit_ts,
+            min_commit_ts,
+            key,
+        } => {
+            told.commit_ts_expired = Some(wire::CommitTsExpired {
+                start_ts: start_ts.0,
+                attempted_commit_ts: commit_ts.0,
+                key: key.user()?,
+                min_commit_ts: min_commit_ts.0,
+            });
+        }
+        E::CommitTsTooLarge { min_commit_ts, .. } => {
+            let commit_ts = min_commit_ts.0;
+            told.commit_ts_too_large = Some(wire::CommitTsTooLarge { commit_ts });
+        }
+        E::TxnNotFound { start_ts, key } => {
+            told.txn_not_found = Some(wire::TxnNotFound {
+                start_ts: start_ts.0,
+                primary_key: key.user()?,
+            });
+        }
+        E::TxnLockNotFound { key, .. } => {
+            told.txn_lock_not_found = Some(wire::TxnLockNotFound { key: key.user()? });
+            told.retryable = format!("TxnLockNotFound: {text}");
+        }
+        E::AssertionFailed {
+            start_ts,
+            key,
+            assertion,
+            existing_start_ts,
+            existing_commit_ts,
+        } => {
+            told.assertion_failed = Some(wire::AssertionFailed {
+                start_ts: start_ts.0,
+                key: key.user()?,
+                assertion: assertion_of(assertion).into(),
+                existing_start_ts: existing_start_ts.0,
+                existing_commit_ts: existing_commit_ts.0,
+            });
+        }
+        E::PessimisticLockNotFound { .. } => told.abort = format!("PessimisticLockNotFound: {text}"),
+        E::PessimisticLockRolledBack { .. } => told.abort = format!("PessimisticLockRolledBack: {text}"),
+        E::LockKindMismatch { .. } => told.abort = format!("LockTypeNotMatch: {text}"),
+        E::Committed { .. } => told.abort = format!("Committed: {text}"),
+        E::Invalid { .. } => told.abort = text,
+        E::Engine(_) | E::Damaged { .. } => return Err(error),
+        E::Region { .. } => unreachable!("a region's error is not a key's"),
+    }
+    Ok(told)
+}
+
+fn deadlock_of(error: txn::Error) -> txn::Result<wire::Deadlock> {
+    let txn::Error::Deadlock {
+        holder,
+        key,
+        deadlock_key_hash,
+        deadlock_key,
+        chain,
+        ..
+    } = error
+    else {
+        return Err(error);
+    };
+    let wait_chain: Vec<deadlock::WaitForEntry> = chain.into_iter().map(convert::wait_entry).collect();
+    Ok(wire::Deadlock {
+        lock_ts: holder.0,
+        lock_key: key.user()?,
+        deadlock_key_hash,
+        wait_chain,
+        deadlock_key,
+    })
+}
+
+fn conflict_reason(reason: ConflictReason) -> wire::write_conflict::Reason {
+    use wire::write_conflict::Reason;
+    match reason {
+        ConflictReason::Optimistic => Reason::Optimistic,
+        ConflictReason::PessimisticRetry => Reason::PessimisticRetry,
+        ConflictReason::SelfRolledBack => Reason::SelfRolledBack,
+        ConflictReason::RcCheckTs => Reason::RcCheckTs,
+        ConflictReason::LazyUniquenessCheck => Reason::LazyUniquenessCheck,
+        ConflictReason::NotLockedKeyConflict => Reason::NotLockedKeyConflict,
+    }
+}
+
+fn assertion_of(assertion: Assertion) -> wire::Assertion {
+    match assertion {
+        Assertion::None => wire::Assertion::None,
+        Assertion::Exists => wire::Assertion::Exist,
+        Assertion::NotExists => wire::Assertion::NotExist,
     }
 }
 

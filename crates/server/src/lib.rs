@@ -21,6 +21,7 @@ pub mod raw;
 pub mod status;
 pub mod tikv_service;
 pub mod transport;
+pub mod txn;
 
 /// Version that `--version` and the status port tell.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::{ClusterId, StoreId};
+use base::{ClusterId, RegionId, StoreId, Ts};
 use bytes::{Buf, BufMut, Bytes};
 use engine::kv::MemKv;
-use proto::kvrpcpb::{Context, GetRequest, RawCasRequest, RawGetRequest, RawPutRequest, RawScanRequest};
+use futures::future::BoxFuture;
+use proto::kvrpcpb::*;
 use proto::metapb::{Peer, RegionEpoch};
 use proto::tikvpb::batch_commands_request::{Request as Command, request::Cmd};
 use proto::tikvpb::batch_commands_response::response::Cmd as Answer;
@@ -17,6 +19,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use server::config::ApiVersion;
 use server::tikv_service::{Identity, TikvService};
+use server::txn::deadlock::Detectors;
+use server::txn::{self, Txn};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -31,7 +35,17 @@ async fn serve() -> SocketAddr {
         cluster: ClusterId(CLUSTER),
         store: StoreId(1),
     };
-    let service = TikvService::new(Arc::new(MemKv::whole()), identity, ApiVersion::V1).into_server();
+    let kv = Arc::new(MemKv::whole());
+    let clock = Arc::new(AtomicU64::new(1000));
+    let txn = Txn::new(txn::Parts {
+        kv: kv.clone(),
+        engine: kv.engine().clone(),
+        api: ApiVersion::V1,
+        timestamps: Arc::new(move |_| Box::pin(std::future::ready(Some(Ts(clock.fetch_add(1, Ordering::SeqCst)))))),
+        detectors: Arc::new(Here),
+        scheduler: Default::default(),
+    });
+    let service = TikvService::new(kv, Arc::new(txn), identity, ApiVersion::V1).into_server();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let server = tonic::transport::Server::builder()
@@ -39,6 +53,18 @@ async fn serve() -> SocketAddr {
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
     address
+}
+
+/// Deadlocks are detected on the one store.
+struct Here;
+
+impl Detectors for Here {
+    fn here(&self) -> Option<(RegionId, u64)> {
+        Some((RegionId(1), 1))
+    }
+    fn there(&self) -> BoxFuture<'static, Option<String>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
 async fn connect(address: SocketAddr) -> Channel {
@@ -77,6 +103,31 @@ fn get(key: impl Into<Bytes>) -> RawGetRequest {
     RawGetRequest {
         context: context(),
         key: key.into(),
+        ..Default::default()
+    }
+}
+
+fn prewrite(key: &'static str, value: &'static str, start_version: u64) -> PrewriteRequest {
+    PrewriteRequest {
+        context: context(),
+        mutations: vec![Mutation {
+            key: key.into(),
+            value: value.into(),
+            ..Default::default()
+        }],
+        primary_lock: key.into(),
+        start_version,
+        lock_ttl: 3000,
+        ..Default::default()
+    }
+}
+
+fn commit(key: &'static str, start_version: u64, commit_version: u64) -> CommitRequest {
+    CommitRequest {
+        context: context(),
+        keys: vec![key.into()],
+        start_version,
+        commit_version,
         ..Default::default()
     }
 }
@@ -132,7 +183,7 @@ async fn send_plain(channel: &Channel, rpc: &str, message: Bytes) -> Result<Byte
         .map(|answer| answer.into_inner())
 }
 
-const RPCS: [&str; 13] = [
+const RPCS: [&str; 33] = [
     "RawGet",
     "RawBatchGet",
     "RawPut",
@@ -145,6 +196,26 @@ const RPCS: [&str; 13] = [
     "RawGetKeyTTL",
     "RawCompareAndSwap",
     "RawChecksum",
+    "KvGet",
+    "KvBatchGet",
+    "KvScan",
+    "KvPrewrite",
+    "KvCommit",
+    "KvCleanup",
+    "KvBatchRollback",
+    "KvPessimisticLock",
+    "KVPessimisticRollback",
+    "KvTxnHeartBeat",
+    "KvCheckTxnStatus",
+    "KvCheckSecondaryLocks",
+    "KvScanLock",
+    "KvResolveLock",
+    "KvDeleteRange",
+    "UnsafeDestroyRange",
+    "PhysicalScanLock",
+    "GetLockWaitInfo",
+    "MvccGetByKey",
+    "MvccGetByStartTs",
     "BatchCommands",
 ];
 
@@ -192,10 +263,11 @@ async fn noise() {
             ..Default::default()
         }
         .encode_to_vec(),
+        prewrite("key", "value", 10).encode_to_vec(),
     ];
     let mut rng = StdRng::seed_from_u64(7);
     for round in 0..500 {
-        let mut message = requests[round % 2].clone();
+        let mut message = requests[round % 3].clone();
         if round % 5 == 0 {
             message = (0..rng.random_range(0..64)).map(|_| rng.random()).collect();
         }
@@ -266,7 +338,11 @@ async fn another_cluster_and_unknown_rpcs() {
         Code::InvalidArgument
     );
     assert_eq!(
-        client.kv_get(GetRequest::default()).await.expect_err("not served").code(),
+        client
+            .kv_gc(GcRequest::default())
+            .await
+            .expect_err("stores collect by themselves")
+            .code(),
         Code::Unimplemented
     );
 }
@@ -325,6 +401,48 @@ async fn a_stream_of_batches() {
     }
     sender.await.expect("all were sent");
     assert_eq!(answered, 2 * ROUNDS * EACH);
+}
+
+/// A transaction over the wire, one phase unary, the other in a batch; the answer to a batch comes with its id.
+#[tokio::test]
+async fn a_transaction() {
+    let mut client = TikvClient::new(connect(serve().await).await);
+    let prewritten = client.kv_prewrite(prewrite("k", "v", 10)).await.expect("served").into_inner();
+    assert_eq!(prewritten, Default::default());
+    let read = |version| GetRequest {
+        context: context(),
+        key: "k".into(),
+        version,
+        ..Default::default()
+    };
+    let hidden = client.kv_get(read(15)).await.expect("served").into_inner();
+    let locked = hidden.error.expect("locked").locked.expect("locked");
+    assert_eq!((locked.lock_version, &locked.primary_lock[..]), (10, &b"k"[..]));
+    let second = tokio_stream::once(message([(8, Cmd::Commit(commit("k", 10, 20)))]));
+    let mut answers = client.batch_commands(second).await.expect("the stream begins").into_inner();
+    let answer = answers.message().await.expect("ends well").expect("an answer");
+    let done = CommitResponse {
+        commit_version: 20,
+        ..Default::default()
+    };
+    assert_eq!(
+        (answer.request_ids, answer.responses[0].cmd.clone()),
+        (vec![8], Some(Answer::Commit(done)))
+    );
+    assert_eq!(client.kv_get(read(20)).await.expect("served").into_inner().value, "v");
+    let reads = message([(1, Cmd::Get(read(19))), (2, Cmd::Get(read(u64::MAX)))]);
+    let mut answers = client
+        .batch_commands(tokio_stream::once(reads))
+        .await
+        .expect("the stream begins")
+        .into_inner();
+    let answer = answers.message().await.expect("ends well").expect("an answer");
+    let found: Vec<bool> = answer
+        .responses
+        .into_iter()
+        .map(|response| matches!(response.cmd, Some(Answer::Get(answer)) if answer.value == "v"))
+        .collect();
+    assert_eq!((answer.request_ids, found), (vec![1, 2], vec![false, true]));
 }
 
 /// A client may hang up in the middle of anything.

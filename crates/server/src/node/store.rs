@@ -12,6 +12,7 @@ use base::{ClusterId, MonoTime, RegionId, StoreId, WallTime, codec};
 use bytes::Bytes;
 use engine::{Batch, Cf, Engine, FjallEngine, keys};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use pd::{Operator, RegionInfo};
 use proto::metapb::{Peer, Region, RegionEpoch, Store};
 use proto::pdpb::StoreStats;
@@ -34,6 +35,8 @@ use crate::pd_service::CLUSTER_VERSION;
 use crate::status::{Status, StoreReport};
 use crate::tikv_service::{Identity, TikvService};
 use crate::transport::{Network, Resolve, service};
+use crate::txn::deadlock::{DeadlockService, Detectors};
+use crate::txn::{self, Txn};
 
 /// How long one request to the placement driver may take, with all its tries.
 const PD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -118,13 +121,22 @@ impl StoreNode {
         let deliver: service::Deliver = Arc::new(move |messages| into.on_messages(messages));
         let receiver = service::Receiver::new(cluster, id, deliver, disk.snapshots, config.transport.snapshots_max);
         let (_, health) = tonic_health::server::health_reporter();
-        let tikv = TikvService::new(
-            Arc::new(raft.clone()),
-            Identity { cluster, store: id },
-            config.server.api_version,
-        );
+        let api = config.server.api_version;
+        let txn = Arc::new(Txn::new(txn::Parts {
+            kv: Arc::new(raft.clone()),
+            engine: disk.engine.clone(),
+            api,
+            timestamps: timestamps(link.clone()),
+            detectors: Arc::new(FirstRegion {
+                raft: raft.clone(),
+                link: link.clone(),
+            }),
+            scheduler: Default::default(),
+        }));
+        let tikv = TikvService::new(Arc::new(raft.clone()), txn.clone(), Identity { cluster, store: id }, api);
         let routes = tonic::service::Routes::new(tikv.into_server())
             .add_service(receiver.into_service())
+            .add_service(DeadlockService(txn).into_server())
             .add_service(health)
             .into_axum_router()
             .fallback(listen::unknown_route);
@@ -406,6 +418,43 @@ fn resolve(link: Arc<dyn PdLink>) -> Resolve {
         }
         .boxed()
     })
+}
+
+/// Timestamps for whoever must know that time has passed a point.
+fn timestamps(link: Arc<dyn PdLink>) -> txn::Timestamps {
+    Arc::new(move |deadline| {
+        let link = link.clone();
+        async move {
+            let asked = link.timestamp(deadline).await;
+            asked
+                .inspect_err(|error| warn!(error = %base::log::chain(error), "ask for a timestamp"))
+                .ok()
+        }
+        .boxed()
+    })
+}
+
+/// Deadlocks are detected where the region with the first key is led.
+struct FirstRegion {
+    raft: RaftStore,
+    link: Arc<dyn PdLink>,
+}
+
+impl Detectors for FirstRegion {
+    fn here(&self) -> Option<(RegionId, u64)> {
+        self.raft.led_first()
+    }
+
+    fn there(&self) -> BoxFuture<'static, Option<String>> {
+        let (link, own) = (self.link.clone(), self.raft.store_id());
+        async move {
+            let leader = link.leader_of(Bytes::new(), deadline()).await.ok()??;
+            let store = link.store(leader, deadline()).await.ok()?;
+            // The placement driver may not know yet that this store leads no longer.
+            (leader != own).then_some(store.address)
+        }
+        .boxed()
+    }
 }
 
 struct ToPd(Arc<dyn PdLink>);

@@ -12,21 +12,24 @@ use super::metrics::{REFUSED, Rpc, Timed};
 use super::{Arrival, Identity};
 use crate::call::{Act, Call};
 use crate::config::ApiVersion;
-use crate::error;
+use crate::error::{self, WireError};
 use crate::limits::{self, Admission};
-use crate::raw::{self, Raw, Scan, Swap};
+use crate::raw::{Raw, Scan, Swap};
+use crate::txn::Txn;
 
 /// Runs requests. Every method answers `Err` only for what ends the call or the stream; other failures are in the answer.
 pub struct Handlers {
     raw: Raw,
+    pub(super) txn: Arc<Txn>,
     identity: Identity,
     admission: Admission,
 }
 
 impl Handlers {
-    pub fn new(kv: Arc<dyn Kv>, identity: Identity, api: ApiVersion, admission: Admission) -> Handlers {
+    pub fn new(kv: Arc<dyn Kv>, txn: Arc<Txn>, identity: Identity, api: ApiVersion, admission: Admission) -> Handlers {
         Handlers {
             raw: Raw::new(kv, api),
+            txn,
             identity,
             admission,
         }
@@ -250,12 +253,12 @@ impl Handlers {
     }
 
     /// Runs `work` for one request, when it is meant for this store and a place is free, and keeps the time.
-    async fn run<A: Answer, T>(
+    pub(super) async fn run<A: Answer, T, E: Into<WireError>>(
         &self,
         rpc: Rpc,
         context: Option<Context>,
         arrival: Arrival,
-        work: impl AsyncFnOnce(Call) -> raw::Result<T>,
+        work: impl AsyncFnOnce(Call) -> Result<T, E>,
         fill: impl FnOnce(&mut A, T),
     ) -> Result<A, Status> {
         let _timed = Timed::new(rpc, arrival.now);
@@ -264,19 +267,19 @@ impl Handlers {
         let mut answer = A::default();
         match self.try_run(context, arrival, work).await {
             Ok(found) => fill(&mut answer, found),
-            Err(failure) => answer.fail(error::of_raw(failure)),
+            Err(failure) => answer.fail(failure),
         }
         Ok(answer)
     }
 
-    async fn try_run<T>(
+    async fn try_run<T, E: Into<WireError>>(
         &self,
         context: Context,
         arrival: Arrival,
-        work: impl AsyncFnOnce(Call) -> raw::Result<T>,
-    ) -> raw::Result<T> {
+        work: impl AsyncFnOnce(Call) -> Result<T, E>,
+    ) -> Result<T, WireError> {
         // Nothing is tried yet: these are failures of a read, after which clients may try again.
-        let refuse = |source| Err(raw::Error::Region { act: Act::Read, source });
+        let refuse = |source| Err(error::of_region(source, Act::Read));
         let (wanted, actual) = (context.peer.as_ref().map_or(0, |peer| peer.store_id), self.identity.store.0);
         if wanted != 0 && wanted != actual {
             return refuse(kv::Error::StoreNotMatch { wanted, actual });
@@ -287,7 +290,7 @@ impl Handlers {
                 reason: "too many requests in flight",
             });
         };
-        work(call(context, arrival)).await
+        work(call(context, arrival)).await.map_err(Into::into)
     }
 
     /// A client of another cluster is told so outside of the answer: it must not look for the region again.

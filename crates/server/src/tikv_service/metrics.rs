@@ -8,7 +8,6 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 /// The RPCs that are served; a closed set, so that their histograms are found without a look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::enum_variant_names)] // the RPCs of transactions will come beside
 pub enum Rpc {
     RawGet,
     RawBatchGet,
@@ -22,9 +21,29 @@ pub enum Rpc {
     RawGetKeyTtl,
     RawCompareAndSwap,
     RawChecksum,
+    KvGet,
+    KvBatchGet,
+    KvScan,
+    KvPrewrite,
+    KvCommit,
+    KvCleanup,
+    KvBatchRollback,
+    KvPessimisticLock,
+    KvPessimisticRollback,
+    KvTxnHeartBeat,
+    KvCheckTxnStatus,
+    KvCheckSecondaryLocks,
+    KvScanLock,
+    KvResolveLock,
+    KvDeleteRange,
+    UnsafeDestroyRange,
+    PhysicalScanLock,
+    GetLockWaitInfo,
+    MvccGetByKey,
+    MvccGetByStartTs,
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 32] = [
     "raw_get",
     "raw_batch_get",
     "raw_put",
@@ -37,8 +56,28 @@ const NAMES: [&str; 12] = [
     "raw_get_key_ttl",
     "raw_compare_and_swap",
     "raw_checksum",
+    "kv_get",
+    "kv_batch_get",
+    "kv_scan",
+    "kv_prewrite",
+    "kv_commit",
+    "kv_cleanup",
+    "kv_batch_rollback",
+    "kv_pessimistic_lock",
+    "kv_pessimistic_rollback",
+    "kv_txn_heart_beat",
+    "kv_check_txn_status",
+    "kv_check_secondary_locks",
+    "kv_scan_lock",
+    "kv_resolve_lock",
+    "kv_delete_range",
+    "unsafe_destroy_range",
+    "physical_scan_lock",
+    "get_lock_wait_info",
+    "mvcc_get_by_key",
+    "mvcc_get_by_start_ts",
 ];
-const _: () = assert!(NAMES.len() == Rpc::RawChecksum as usize + 1);
+const _: () = assert!(NAMES.len() == Rpc::MvccGetByStartTs as usize + 1);
 
 static SECONDS: LazyLock<[Histogram; NAMES.len()]> = LazyLock::new(|| {
     let family = latencies(

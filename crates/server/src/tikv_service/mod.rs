@@ -1,7 +1,7 @@
 //! The service `tikvpb.Tikv`: what clients ask of a store, one by one or through `BatchCommands`.
 //!
-//! A request comes from tonic, gets a deadline and a place among those in flight, and goes to [`crate::raw`]; its outcome
-//! becomes the answer's fields or a wire error ([`crate::error`]). No task is spawned for a unary request, nor for a command of
+//! A request comes from tonic, gets a deadline and a place among those in flight, and goes to [`crate::raw`] or [`crate::txn`]; its
+//! outcome becomes the answer's fields or a wire error ([`crate::error`]). No task is spawned for a unary request, nor for a command of
 //! a batch that is answered at once. Unary and batched requests run the same `handlers`. RPCs that are not served answer
 //! UNIMPLEMENTED, on which clients fall back.
 //! Invariant: an answer never has both a region error and another one, as clients look at one only.
@@ -12,6 +12,7 @@ mod handlers;
 mod metrics;
 #[cfg(test)]
 mod tests;
+mod txn_handlers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::config::ApiVersion;
 use crate::limits::{self, Admission};
 use crate::listen;
+use crate::txn::Txn;
 use batch_commands::BatchCommands;
 use handlers::Handlers;
 
@@ -63,14 +65,14 @@ impl Arrival {
 }
 
 impl TikvService {
-    /// `kv` are the regions of this store, `api` how raw data lies in them.
-    pub fn new(kv: Arc<dyn Kv>, identity: Identity, api: ApiVersion) -> TikvService {
-        TikvService::with_admission(kv, identity, api, Admission::default())
+    /// `kv` are the regions of this store, `txn` the transactions on them, `api` how data lies in them.
+    pub fn new(kv: Arc<dyn Kv>, txn: Arc<Txn>, identity: Identity, api: ApiVersion) -> TikvService {
+        TikvService::with_admission(kv, txn, identity, api, Admission::default())
     }
 
-    fn with_admission(kv: Arc<dyn Kv>, identity: Identity, api: ApiVersion, admission: Admission) -> TikvService {
+    fn with_admission(kv: Arc<dyn Kv>, txn: Arc<Txn>, identity: Identity, api: ApiVersion, admission: Admission) -> TikvService {
         TikvService {
-            handlers: Arc::new(Handlers::new(kv, identity, api, admission)),
+            handlers: Arc::new(Handlers::new(kv, txn, identity, api, admission)),
         }
     }
 
@@ -85,6 +87,7 @@ impl TikvService {
 /// The service's methods, each by the handler of its name.
 macro_rules! serve {
     ($($rpc:ident($request:ty) -> $response:ty;)*) => {
+        #[async_trait]
         #[async_trait]
         impl Tikv for TikvService {
             $(async fn $rpc(&self, request: Request<$request>) -> Result<Response<$response>, Status> {
@@ -115,4 +118,24 @@ serve! {
     raw_get_key_ttl(RawGetKeyTtlRequest) -> RawGetKeyTtlResponse;
     raw_compare_and_swap(RawCasRequest) -> RawCasResponse;
     raw_checksum(RawChecksumRequest) -> RawChecksumResponse;
+    kv_get(GetRequest) -> GetResponse;
+    kv_batch_get(BatchGetRequest) -> BatchGetResponse;
+    kv_scan(ScanRequest) -> ScanResponse;
+    kv_prewrite(PrewriteRequest) -> PrewriteResponse;
+    kv_commit(CommitRequest) -> CommitResponse;
+    kv_cleanup(CleanupRequest) -> CleanupResponse;
+    kv_batch_rollback(BatchRollbackRequest) -> BatchRollbackResponse;
+    kv_pessimistic_lock(PessimisticLockRequest) -> PessimisticLockResponse;
+    kv_pessimistic_rollback(PessimisticRollbackRequest) -> PessimisticRollbackResponse;
+    kv_txn_heart_beat(TxnHeartBeatRequest) -> TxnHeartBeatResponse;
+    kv_check_txn_status(CheckTxnStatusRequest) -> CheckTxnStatusResponse;
+    kv_check_secondary_locks(CheckSecondaryLocksRequest) -> CheckSecondaryLocksResponse;
+    kv_scan_lock(ScanLockRequest) -> ScanLockResponse;
+    kv_resolve_lock(ResolveLockRequest) -> ResolveLockResponse;
+    kv_delete_range(DeleteRangeRequest) -> DeleteRangeResponse;
+    unsafe_destroy_range(UnsafeDestroyRangeRequest) -> UnsafeDestroyRangeResponse;
+    physical_scan_lock(PhysicalScanLockRequest) -> PhysicalScanLockResponse;
+    get_lock_wait_info(GetLockWaitInfoRequest) -> GetLockWaitInfoResponse;
+    mvcc_get_by_key(MvccGetByKeyRequest) -> MvccGetByKeyResponse;
+    mvcc_get_by_start_ts(MvccGetByStartTsRequest) -> MvccGetByStartTsResponse;
 }

@@ -4,14 +4,19 @@ mod batch;
 mod errors;
 mod model;
 mod ops;
+mod txn;
+mod txn_errors;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use base::{RegionId, Ts};
 use bytes::Bytes;
-use engine::MemEngine;
 use engine::kv::{self, Kv, MemKv, Modify, Reply, SnapshotRef, memory};
+use engine::{Engine, MemEngine};
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use proto::metapb::{Peer, Region, RegionEpoch};
 use proto::tikvpb::batch_commands_request::{self, request::Cmd as Request};
@@ -20,6 +25,8 @@ use proto::tikvpb::batch_commands_response::response::Cmd as Answer;
 use super::*;
 use crate::config::ApiVersion::{V1, V1Ttl, V2};
 use crate::raw;
+use crate::txn::Parts;
+use crate::txn::deadlock::Detectors;
 
 const CLUSTER: u64 = 42;
 const STORE: u64 = 1;
@@ -41,7 +48,7 @@ impl Fixture {
         let kv = Arc::new(MemKv::new(Arc::new(MemEngine::new()), StoreId(STORE), regions));
         Fixture {
             api,
-            service: service(kv.clone(), api),
+            service: service_on(kv.clone(), kv.engine().clone(), api),
             kv,
         }
     }
@@ -153,14 +160,40 @@ impl Fixture {
 }
 
 fn service(kv: Arc<dyn Kv>, api: ApiVersion) -> TikvService {
-    TikvService::new(
+    service_on(kv, Arc::new(MemEngine::new()), api)
+}
+
+/// `engine` is under `kv`.
+fn service_on(kv: Arc<dyn Kv>, engine: Arc<dyn Engine>, api: ApiVersion) -> TikvService {
+    let identity = Identity {
+        cluster: ClusterId(CLUSTER),
+        store: StoreId(STORE),
+    };
+    TikvService::new(kv.clone(), transactions(kv, engine, api), identity, api)
+}
+
+/// What a TSO gives in these tests, at first.
+const TSO: u64 = 1000;
+
+fn transactions(kv: Arc<dyn Kv>, engine: Arc<dyn Engine>, api: ApiVersion) -> Arc<Txn> {
+    struct Here;
+    impl Detectors for Here {
+        fn here(&self) -> Option<(RegionId, u64)> {
+            Some((RegionId(1), 1))
+        }
+        fn there(&self) -> BoxFuture<'static, Option<String>> {
+            Box::pin(std::future::ready(None))
+        }
+    }
+    let clock = Arc::new(AtomicU64::new(TSO));
+    Arc::new(Txn::new(Parts {
         kv,
-        Identity {
-            cluster: ClusterId(CLUSTER),
-            store: StoreId(STORE),
-        },
+        engine,
         api,
-    )
+        timestamps: Arc::new(move |_| Box::pin(std::future::ready(Some(Ts(clock.fetch_add(1, Ordering::SeqCst)))))),
+        detectors: Arc::new(Here),
+        scheduler: Default::default(),
+    }))
 }
 
 /// A context for region 1 of a store of version `api`, as clients mark it.
@@ -192,7 +225,7 @@ async fn unary(service: &TikvService, request: Request) -> Result<Answer, Status
         ($($kind:ident $rpc:ident),*) => {
             match request {
                 $(Request::$kind(request) => service.$rpc(tonic::Request::new(request)).await.map(|a| Answer::$kind(a.into_inner())),)*
-                other => panic!("{other:?} is not a raw request"),
+                other => panic!("{other:?} is not served"),
             }
         };
     }
@@ -205,7 +238,22 @@ async fn unary(service: &TikvService, request: Request) -> Result<Answer, Status
         RawBatchDelete raw_batch_delete,
         RawScan raw_scan,
         RawBatchScan raw_batch_scan,
-        RawDeleteRange raw_delete_range
+        RawDeleteRange raw_delete_range,
+        Get kv_get,
+        Scan kv_scan,
+        Prewrite kv_prewrite,
+        Commit kv_commit,
+        Cleanup kv_cleanup,
+        BatchGet kv_batch_get,
+        BatchRollback kv_batch_rollback,
+        ScanLock kv_scan_lock,
+        ResolveLock kv_resolve_lock,
+        DeleteRange kv_delete_range,
+        PessimisticLock kv_pessimistic_lock,
+        PessimisticRollback kv_pessimistic_rollback,
+        CheckTxnStatus kv_check_txn_status,
+        TxnHeartBeat kv_txn_heart_beat,
+        CheckSecondaryLocks kv_check_secondary_locks
     )
 }
 

@@ -71,7 +71,7 @@ async fn empty_and_unknown_commands_are_answered() {
     let empty = |test_id, delay_time| Request::Empty(BatchCommandsEmptyRequest { test_id, delay_time });
     let commands = vec![
         (1, empty(11, 0)),
-        (2, Request::Get(GetRequest::default())),
+        (2, Request::Flush(FlushRequest::default())),
         (3, empty(33, 1)),
         (4, get("k")),
     ];

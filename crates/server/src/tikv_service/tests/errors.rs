@@ -4,7 +4,6 @@ use super::*;
 use crate::call::Act;
 use crate::error::{WireError, of_region};
 use crate::limits::{BATCH_KEYS_MAX, KEY_BYTES_MAX};
-use base::RegionId;
 use proto::errorpb;
 
 /// The region error and the text of an answer, whichever kind it is.
@@ -472,9 +471,9 @@ async fn rpcs_that_are_not_served() {
     let store = Fixture::new(V1);
     let status = store
         .service
-        .kv_get(tonic::Request::new(GetRequest::default()))
+        .kv_gc(tonic::Request::new(GcRequest::default()))
         .await
-        .expect_err("not served");
+        .expect_err("stores collect by themselves");
     assert_eq!(status.code(), tonic::Code::Unimplemented);
     let status = store
         .service
@@ -515,7 +514,7 @@ fn every_region_error_by_what_was_under_way() {
     );
     let whole = |error, act| match of_region(error, act) {
         WireError::Region(error) => error,
-        WireError::Text(text) => panic!("{text}"),
+        other => panic!("{other:?}"),
     };
     for act in [Act::Read, Act::Write, Act::Swap] {
         let hinted = whole(
@@ -638,7 +637,9 @@ async fn too_many_requests() {
         cluster: ClusterId(CLUSTER),
         store: StoreId(STORE),
     };
-    let service = TikvService::with_admission(kv.clone(), identity, V1, Admission::new(1, Duration::from_millis(10)));
+    let txn = transactions(kv.clone(), Arc::new(MemEngine::new()), V1);
+    let admission = Admission::new(1, Duration::from_millis(10));
+    let service = TikvService::with_admission(kv.clone(), txn, identity, V1, admission);
     let get = || RawGetRequest {
         context: Some(context(V1)),
         key: text("k"),

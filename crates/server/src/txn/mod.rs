@@ -1,0 +1,143 @@
+//! Transactions on the regions of one store: what stands between the service and [`txn`].
+//!
+//! Requests come from `tikv_service` with keys as clients sent them ([`keys`] checks and encodes them). Commands go through the
+//! [`Scheduler`](txn::scheduler::Scheduler), which [`shell`] drives; reads go past it ([`read`]). Both meet in [`Concurrency`]. Waits for
+//! locks are told the detector of deadlocks, which may be on another store ([`deadlock`]).
+//! Not here: what commands do, which is `txn`'s, and wire errors, which are [`crate::error`]'s.
+
+mod admin;
+pub mod deadlock;
+pub mod keys;
+pub mod read;
+mod shell;
+pub mod wire;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{MonoTime, Ts};
+use engine::Engine;
+use engine::kv::{self, Kv};
+use futures::future::BoxFuture;
+use proto::deadlock::WaitForEntry;
+use tokio::sync::oneshot;
+use txn::concurrency::Concurrency;
+use txn::scheduler::{Config, Event};
+use txn::{Command, Error as TxnError, Key, Lock, Output};
+
+use crate::call::Call;
+use crate::config::ApiVersion;
+use keys::Keys;
+use shell::Shell;
+
+/// Why a transaction's request was not served.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Txn(#[from] TxnError),
+    #[error("store holds data of API {store}, request is of API version {request}")]
+    ApiVersion { store: &'static str, request: i32 },
+    #[error("store of API V1TTL takes no transactions")]
+    NoTransactions,
+    #[error("key is not a transaction's: wanted `x` and three bytes of keyspace in front in API V2")]
+    KeyMode,
+    #[error("key of {bytes} bytes is over the limit of {max}")]
+    KeyTooLong { bytes: usize, max: usize },
+    #[error("batch of {count} is over the limit of {max}")]
+    BatchTooLong { count: usize, max: usize },
+    #[error("answer is over the limit of {max} bytes: ask for less")]
+    AnswerTooLong { max: usize },
+    #[error("range ends before it starts")]
+    RangeTurned,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// Gives a timestamp that the TSO gave after it was asked; `None` when it did not answer by then.
+pub type Timestamps = Arc<dyn Fn(MonoTime) -> BoxFuture<'static, Option<Ts>> + Send + Sync>;
+
+/// What transactions run on.
+pub struct Parts {
+    pub kv: Arc<dyn Kv>,
+    /// Under the regions of this store, for what goes past regions.
+    pub engine: Arc<dyn Engine>,
+    /// All stores of a cluster have the same, for good.
+    pub api: ApiVersion,
+    pub timestamps: Timestamps,
+    pub detectors: Arc<dyn deadlock::Detectors>,
+    pub scheduler: Config,
+}
+
+/// Transactions of one store.
+pub struct Txn {
+    kv: Arc<dyn Kv>,
+    engine: Arc<dyn Engine>,
+    api: ApiVersion,
+    concurrency: Arc<Concurrency>,
+    shell: Arc<Shell>,
+    deadlocks: Arc<deadlock::Deadlocks>,
+}
+
+impl Txn {
+    /// Call it on the runtime that shall carry the work.
+    pub fn new(parts: Parts) -> Txn {
+        // What an earlier process read at is below the timestamp that each region asks the TSO for before its first async commit.
+        let concurrency = Arc::new(Concurrency::new(Ts(0)));
+        let deadlocks = Arc::new(deadlock::Deadlocks::new(parts.detectors));
+        let (waits, inbox) = deadlock::queue();
+        let shell = Shell::start(
+            parts.kv.clone(),
+            concurrency.clone(),
+            parts.timestamps,
+            waits,
+            parts.scheduler,
+        );
+        tokio::spawn(deadlock::run(deadlocks.clone(), inbox, Arc::downgrade(&shell)));
+        Txn {
+            kv: parts.kv,
+            engine: parts.engine,
+            api: parts.api,
+            concurrency,
+            shell,
+            deadlocks,
+        }
+    }
+
+    /// The keys that a call may name.
+    pub fn keys(&self, call: &Call) -> Result<Keys> {
+        Keys::of(self.api, call.version)
+    }
+
+    /// Runs a command on the call's region. It goes on when the caller no longer waits.
+    pub async fn run(&self, call: &Call, command: Command) -> Result<Output> {
+        let (answer, answered) = oneshot::channel();
+        self.shell.on(Event::Submit {
+            ctx: call.ctx.clone(),
+            command,
+            deadline: call.deadline,
+            reply: Box::new(move |outcome| drop(answer.send(outcome))),
+        });
+        let stopped = TxnError::Region {
+            proposed: true,
+            source: kv::Error::Shutdown,
+        };
+        Ok(answered.await.unwrap_or(Err(stopped))?)
+    }
+
+    /// Pessimistic locks that are kept in memory.
+    fn memory_locks(&self, call: &Call, start: &[u8], end: &[u8]) -> BTreeMap<Key, Lock> {
+        self.shell
+            .look(|scheduler| scheduler.memory_locks(call.ctx.region, start, end))
+    }
+
+    /// Who waits for whose lock on this store.
+    pub fn waits(&self) -> Vec<WaitForEntry> {
+        let waits = self.shell.look(|scheduler| scheduler.waits());
+        waits.into_iter().map(wire::wait_entry).collect()
+    }
+
+    /// The detector's part on this store, and the way to it.
+    pub fn deadlocks(&self) -> &Arc<deadlock::Deadlocks> {
+        &self.deadlocks
+    }
+}
