@@ -14,6 +14,8 @@ pub(crate) struct Call {
     given: Duration,
     /// A try of a write ended so that it is unknown whether it was done.
     undetermined: bool,
+    /// A request left, so that the next is a repetition.
+    sent: bool,
 }
 
 /// Seeds of the waits' jitter, so that no two calls wait alike.
@@ -36,6 +38,7 @@ impl Call {
             retry: Retry::new(MonoTime::now() + given, seeds.next()),
             given,
             undetermined: false,
+            sent: false,
         }
     }
 
@@ -46,17 +49,30 @@ impl Call {
             retry,
             given: self.given,
             undetermined: self.undetermined,
+            sent: self.sent,
         }
     }
 
     /// Takes over what a part came to know of its writes.
     pub fn inherit(&mut self, part: &Call) {
         self.undetermined |= part.undetermined;
+        self.sent |= part.sent;
     }
 
     /// Counts a try.
     pub fn on_try(&mut self) {
         self.retry.attempts += 1;
+    }
+
+    /// Counts a try that leaves for a store; tells whether it repeats one.
+    pub fn on_send(&mut self) -> bool {
+        self.on_try();
+        std::mem::replace(&mut self.sent, true)
+    }
+
+    /// Whether it is unknown if a write was done.
+    pub fn is_undetermined(&self) -> bool {
+        self.undetermined
     }
 
     /// From now on it is unknown whether the write was done.

@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use base::Ts;
+use bytes::Bytes;
+
 /// What to do after an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint {
     /// Nothing was done, or doing it again is harmless: try again, later rather than sooner.
     Retry,
+    /// The transaction was not committed and will not be: begin a new one and do all of it again.
+    RetryTransaction,
     /// A write may or may not have been done, now or in a moment: read before writing again.
     Undetermined,
     /// The set-up is wrong: an address, the form of keys, a keyspace. Trying again does not help.
@@ -58,12 +63,50 @@ pub enum Error {
     /// A store refused the request itself.
     #[error("store refused: {message}")]
     Refused { message: String },
+    /// Another transaction wrote a key of this one after it began. Nothing was committed.
+    #[error("transaction {start_ts} conflicts with {conflict_ts}, which was committed at {conflict_commit_ts}")]
+    WriteConflict {
+        start_ts: Ts,
+        conflict_ts: Ts,
+        conflict_commit_ts: Ts,
+        key: Bytes,
+    },
+    /// A key that was to be inserted is there. Nothing was committed.
+    #[error("key exists already")]
+    AlreadyExists { key: Bytes },
+    /// Another transaction's lock is in the way: the last cause of a deadline, or all that was wanted of a lock without waiting.
+    #[error("key is locked by transaction {holder}")]
+    Locked { key: Bytes, holder: Ts },
+    /// Waiting for a lock would have closed a circle. The transaction still holds its other locks until it is rolled back.
+    #[error("deadlock: transaction {start_ts} would wait for {holder}, over {} locks", .chain.len())]
+    Deadlock {
+        start_ts: Ts,
+        holder: Ts,
+        key: Bytes,
+        /// Who waits for whom, from the holder back to this transaction.
+        chain: Vec<WaitFor>,
+    },
+    /// Others rolled the transaction back, as its locks outlived their time, or it was rolled back before.
+    #[error("transaction {start_ts} was rolled back")]
+    RolledBack { start_ts: Ts },
+    /// The store ended the transaction for another reason.
+    #[error("transaction {start_ts} was aborted: {message}")]
+    Aborted { start_ts: Ts, message: String },
     /// A keyspace id that does not fit three bytes.
     #[error("keyspace {id} is out of range: wanted less than 16777216")]
     BadKeyspace { id: u32 },
     /// Peer said something that the protocol does not allow.
     #[error("{address} answered against the protocol: {what}")]
     Protocol { address: String, what: String },
+}
+
+/// One edge of a deadlock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WaitFor {
+    pub waiter: Ts,
+    pub holder: Ts,
+    /// The key waited for.
+    pub key: Bytes,
 }
 
 /// Kinds of errors of the placement driver, as far as callers tell them apart.
@@ -83,7 +126,12 @@ impl Error {
     /// What a caller can do.
     pub fn hint(&self) -> Hint {
         match self {
-            Error::PdUnreachable { .. } | Error::DeadlineExceeded { .. } | Error::Region { .. } => Hint::Retry,
+            Error::PdUnreachable { .. } | Error::DeadlineExceeded { .. } | Error::Region { .. } | Error::Locked { .. } => {
+                Hint::Retry
+            }
+            Error::WriteConflict { .. } | Error::Deadlock { .. } | Error::RolledBack { .. } | Error::Aborted { .. } => {
+                Hint::RetryTransaction
+            }
             Error::Pd {
                 kind: PdError::NotBootstrapped | PdError::RegionNotFound,
                 ..
@@ -99,6 +147,7 @@ impl Error {
                 kind: PdError::Other, ..
             }
             | Error::Refused { .. }
+            | Error::AlreadyExists { .. }
             | Error::Protocol { .. } => Hint::Refused,
         }
     }

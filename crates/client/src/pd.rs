@@ -239,9 +239,27 @@ impl Pd {
         Ok(keyspace.id)
     }
 
+    /// Moves the safe point of garbage collection towards `target`; never back, and never past what services hold on to.
+    /// Returns where it is. All locks up to `target` must be resolved before.
+    pub async fn update_gc_safe_point(&self, target: Ts) -> Result<Ts, Error> {
+        let mut call = self.begin();
+        let answer = self.shared.ask(&mut call, |link, header| {
+            let mut client = link.client.clone();
+            let request = pdpb::UpdateGcSafePointRequest {
+                header: Some(header),
+                safe_point: target.0,
+            };
+            async move { client.update_gc_safe_point(request).await }
+        });
+        Ok(Ts(answer.await?.new_safe_point))
+    }
+
     /// A timestamp greater than every one given out before. Callers that wait at the same time share one request.
     pub async fn timestamp(&self) -> Result<Ts, Error> {
-        let mut call = self.begin();
+        self.timestamp_within(&mut self.begin()).await
+    }
+
+    pub(crate) async fn timestamp_within(&self, call: &mut Call) -> Result<Ts, Error> {
         loop {
             call.on_try();
             match tokio::time::timeout(call.left(), self.tso.timestamp()).await {
@@ -507,5 +525,6 @@ answers!(
     pdpb::GetStoreResponse,
     pdpb::GetRegionResponse,
     pdpb::ScanRegionsResponse,
+    pdpb::UpdateGcSafePointResponse,
     keyspacepb::LoadKeyspaceResponse,
 );

@@ -3,21 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt, TryStreamExt};
 use proto::kvrpcpb;
 
-use crate::cache::Region;
 use crate::call::Call;
-use crate::keys::{KeyRange, min_end};
+use crate::keys::{KeyRange, Mode, min_end};
 use crate::pd::Pd;
 use crate::request::Request;
 use crate::route::Router;
+use crate::scan::{Cursor, Page, Pair, ScanOptions, is_empty};
 use crate::{ClientOptions, Error};
-
-/// A pair as users see it.
-pub type Pair = (Bytes, Bytes);
 
 /// A client of the raw API. Clones share connections and what is known of regions.
 ///
@@ -26,27 +23,6 @@ pub type Pair = (Bytes, Bytes);
 #[derive(Clone)]
 pub struct RawClient {
     router: Arc<Router>,
-}
-
-/// How a scan goes. `Default` gives everything, forward.
-#[derive(Clone, Copy, Debug)]
-pub struct ScanOptions {
-    /// Most pairs to give.
-    pub limit: usize,
-    /// From the end of the range to its start.
-    pub reverse: bool,
-    /// Leaves the values empty.
-    pub keys_only: bool,
-}
-
-impl Default for ScanOptions {
-    fn default() -> ScanOptions {
-        ScanOptions {
-            limit: usize::MAX,
-            reverse: false,
-            keys_only: false,
-        }
-    }
 }
 
 /// Outcome of [`RawClient::compare_and_swap`].
@@ -80,7 +56,7 @@ impl RawClient {
     /// Connects through any of the placement driver's `endpoints`, `host:port` or `http://host:port`.
     pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions) -> Result<RawClient, Error> {
         Ok(RawClient {
-            router: Arc::new(Router::connect(endpoints, options).await?),
+            router: Arc::new(Router::connect(endpoints, options, Mode::Raw).await?),
         })
     }
 
@@ -100,6 +76,7 @@ impl RawClient {
         let answer = self
             .router
             .single(
+                &mut self.begin(),
                 &key,
                 kvrpcpb::RawGetRequest {
                     key: key.clone(),
@@ -128,7 +105,7 @@ impl RawClient {
             ttl,
             ..Default::default()
         };
-        self.router.single(&key, request).await.map(drop)
+        self.router.single(&mut self.begin(), &key, request).await.map(drop)
     }
 
     /// Removes `key`, if it is there.
@@ -138,7 +115,7 @@ impl RawClient {
             key: key.clone(),
             ..Default::default()
         };
-        self.router.single(&key, request).await.map(drop)
+        self.router.single(&mut self.begin(), &key, request).await.map(drop)
     }
 
     /// The pairs of those `keys` that are there, by key.
@@ -147,8 +124,12 @@ impl RawClient {
             keys: keys.to_vec(),
             ..Default::default()
         };
-        let answers = self.router.many(self.wire_keys(keys), |key| (key, key.len()), make).await?;
-        let mut pairs = self.user_pairs(answers.into_iter().flat_map(|answer| answer.pairs))?;
+        let mut call = self.begin();
+        let keys = self.wire_keys(keys);
+        let answers = self.router.many(&mut call, keys, |key| (key, key.len()), make).await?;
+        let mut pairs = self
+            .router
+            .user_pairs(answers.into_iter().flat_map(|(_, answer)| answer.pairs))?;
         pairs.sort();
         pairs.dedup_by(|a, b| a.0 == b.0);
         Ok(pairs)
@@ -190,7 +171,11 @@ impl RawClient {
             ttl: ttls.first().copied().unwrap_or(0),
             ..Default::default()
         };
-        self.router.many(pairs, |pair| (&pair.key, size(pair)), make).await.map(drop)
+        let mut call = self.begin();
+        self.router
+            .many(&mut call, pairs, |pair| (&pair.key, size(pair)), make)
+            .await
+            .map(drop)
     }
 
     /// Removes all `keys` that are there.
@@ -200,7 +185,7 @@ impl RawClient {
             ..Default::default()
         };
         self.router
-            .many(self.wire_keys(keys), |key| (key, key.len()), make)
+            .many(&mut self.begin(), self.wire_keys(keys), |key| (key, key.len()), make)
             .await
             .map(drop)
     }
@@ -222,7 +207,7 @@ impl RawClient {
             previous_value: expected.unwrap_or_default(),
             ..Default::default()
         };
-        let answer = self.router.single(&key, request).await?;
+        let answer = self.router.single(&mut self.begin(), &key, request).await?;
         Ok(Swap {
             done: answer.succeed,
             previous: (!answer.previous_not_exist).then_some(answer.previous_value),
@@ -235,6 +220,7 @@ impl RawClient {
         let answer = self
             .router
             .single(
+                &mut self.begin(),
                 &key,
                 kvrpcpb::RawGetKeyTtlRequest {
                     key: key.clone(),
@@ -252,20 +238,14 @@ impl RawClient {
     /// Pairs of a range as a stream, in order, page by page across regions. Not a snapshot: each page sees writes that were
     /// done before it was read.
     pub fn scan(&self, range: impl Into<KeyRange>, options: ScanOptions) -> BoxStream<'static, Result<Pair, Error>> {
-        let range = self.router.form.wire_range(range.into());
         let state = Scan {
             client: self.clone(),
-            left: options.limit,
-            page: PAGE_FIRST,
-            range,
-            options,
-            done: false,
+            cursor: Cursor::new(self.router.form.wire_range(range.into()), options),
         };
         let pages = stream::try_unfold(state, |mut state| async move {
-            let page = if state.done || state.left == 0 {
-                None
-            } else {
-                Some(state.next_page().await?)
+            let page = match state.cursor.is_done() {
+                true => None,
+                false => Some(state.next_page().await?),
             };
             Ok(page.map(|pairs| (stream::iter(pairs.into_iter().map(Ok)), state)))
         });
@@ -316,7 +296,7 @@ impl RawClient {
             let region = self.router.region(&mut call, &self.router.form.border(&rest.start)).await?;
             let part = KeyRange {
                 start: rest.start.clone(),
-                end: min_end(&rest.end, &self.wire(region.end())?),
+                end: min_end(&rest.end, &self.router.wire_of_border(region.end())?),
             };
             let Some(answer) = self.router.one_try(&mut call, &region, make(part.clone())).await? else {
                 continue;
@@ -331,142 +311,38 @@ impl RawClient {
     }
 
     fn begin(&self) -> Call {
-        Call::begin(self.router.options.deadline, &self.router.jitter)
-    }
-
-    /// Wire form of a region's border.
-    fn wire(&self, border: &Bytes) -> Result<Bytes, Error> {
-        let protocol = || Error::Protocol {
-            address: self.router.pd.leader_url(),
-            what: "a region's border is not encoded: the cluster does not run API V2".into(),
-        };
-        self.router.form.wire_of_border(border).ok_or_else(protocol)
+        self.router.begin()
     }
 
     fn wire_keys(&self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Vec<Bytes> {
         keys.into_iter().map(|key| self.router.form.wire(key.into())).collect()
     }
-
-    fn user_pairs(&self, pairs: impl IntoIterator<Item = kvrpcpb::KvPair>) -> Result<Vec<Pair>, Error> {
-        let user = |pair: kvrpcpb::KvPair| match self.router.form.user(&pair.key) {
-            Some(key) if pair.error.is_none() => Ok((key, pair.value)),
-            Some(_) => Err(Error::Refused {
-                message: "a pair could not be read".into(),
-            }),
-            None => {
-                let what = "a key of another keyspace".into();
-                Err(Error::Protocol {
-                    address: self.router.pd.leader_url(),
-                    what,
-                })
-            }
-        };
-        pairs.into_iter().map(user).collect()
-    }
 }
 
-/// Pairs in the first page of a scan. Later pages are sized by the pairs seen, towards [`PAGE_BYTES`].
-const PAGE_FIRST: usize = 256;
-const PAGE_BYTES: usize = 1 << 20;
-const PAGE_MIN: usize = 16;
-const PAGE_MAX: usize = 4096;
-
-/// A scan under way. `range` is what is left of it, in wire form.
+/// A scan under way.
 struct Scan {
     client: RawClient,
-    range: KeyRange,
-    left: usize,
-    page: usize,
-    options: ScanOptions,
-    done: bool,
+    cursor: Cursor,
 }
 
 impl Scan {
     async fn next_page(&mut self) -> Result<Vec<Pair>, Error> {
-        let limit = self.page.min(self.left);
         let mut call = self.client.begin();
-        let (part, kvs) = loop {
-            if is_empty(&self.range) {
-                self.done = true;
-                return Ok(Vec::new());
-            }
-            let (region, part) = self.next_part(&mut call).await?;
-            if let Some(answer) = self
-                .client
-                .router
-                .one_try(&mut call, &region, self.request(&part, limit))
-                .await?
-            {
-                break (part, answer.kvs);
-            }
-        };
-        let whole = kvs.len() < limit;
-        self.advance(part, kvs.last().map(|pair| pair.key.clone()), whole);
-        let pairs = self.client.user_pairs(kvs)?;
-        self.left -= pairs.len().min(self.left);
-        let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
-        if !pairs.is_empty() {
-            self.page = (PAGE_BYTES * pairs.len() / bytes.max(1)).clamp(PAGE_MIN, PAGE_MAX);
-        }
-        Ok(pairs)
-    }
-
-    /// The region to ask now, and what part of the range lies in it.
-    async fn next_part(&self, call: &mut Call) -> Result<(Arc<Region>, KeyRange), Error> {
-        let form = &self.client.router.form;
-        let region = match self.options.reverse {
-            false => self.client.router.region(call, &form.border(&self.range.start)).await?,
-            true if self.range.end.is_empty() => self.client.router.region_before(call, &Bytes::new()).await?,
-            true => self.client.router.region_before(call, &form.border(&self.range.end)).await?,
-        };
-        let start = self.client.wire(region.start())?.max(self.range.start.clone());
-        let end = min_end(&self.range.end, &self.client.wire(region.end())?);
-        Ok((region, KeyRange { start, end }))
-    }
-
-    fn request(&self, part: &KeyRange, limit: usize) -> kvrpcpb::RawScanRequest {
-        // In reverse the wire's start is the upper end.
-        let (start_key, end_key) = match self.options.reverse {
-            false => (part.start.clone(), part.end.clone()),
-            true => (part.end.clone(), part.start.clone()),
-        };
-        kvrpcpb::RawScanRequest {
-            start_key,
-            end_key,
-            limit: limit as u32,
-            key_only: self.options.keys_only,
-            reverse: self.options.reverse,
+        let make = |page: Page| kvrpcpb::RawScanRequest {
+            start_key: page.start_key,
+            end_key: page.end_key,
+            limit: page.limit as u32,
+            key_only: page.options.keys_only,
+            reverse: page.options.reverse,
             ..Default::default()
-        }
+        };
+        let router = &self.client.router;
+        let Some((part, answer)) = self.cursor.ask(router, &mut call, make).await? else {
+            return Ok(Vec::new());
+        };
+        self.cursor.advance(part, &answer.kvs, true);
+        router.user_pairs(answer.kvs)
     }
-
-    /// Takes off the range what a page gave: up to its `last` key, or the `whole` of `part`.
-    fn advance(&mut self, part: KeyRange, last: Option<Bytes>, whole: bool) {
-        match (self.options.reverse, last) {
-            (false, Some(last)) if !whole => self.range.start = after(&last),
-            (true, Some(last)) if !whole => self.range.end = last,
-            (false, _) => {
-                self.done = part.end == self.range.end;
-                self.range.start = part.end;
-            }
-            (true, _) => {
-                self.done = part.start == self.range.start;
-                self.range.end = part.start;
-            }
-        }
-    }
-}
-
-fn is_empty(range: &KeyRange) -> bool {
-    !range.end.is_empty() && range.start >= range.end
-}
-
-/// The first key after `key`.
-fn after(key: &Bytes) -> Bytes {
-    let mut next = BytesMut::with_capacity(key.len() + 1);
-    next.put_slice(key);
-    next.put_u8(0);
-    next.freeze()
 }
 
 /// A TTL in the wire's seconds. Less than a second is one: zero would live for ever.

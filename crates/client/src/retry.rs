@@ -17,10 +17,12 @@ pub(crate) enum Cause {
     Busy,
     /// The store or PD does not answer.
     Unreachable,
+    /// Another transaction's lock is in the way.
+    Locked,
 }
 
 impl Cause {
-    const COUNT: usize = 4;
+    const COUNT: usize = 5;
 
     /// First and longest wait, in milliseconds.
     const fn waits(self) -> (u64, u64) {
@@ -29,6 +31,7 @@ impl Cause {
             Cause::Election => (10, 200),
             Cause::Busy => (50, 1000),
             Cause::Unreachable => (10, 300),
+            Cause::Locked => (2, 100),
         }
     }
 }

@@ -14,10 +14,11 @@ use tonic::Status;
 use crate::cache::{Region, RegionCache, Step};
 use crate::call::{Call, Seeds};
 use crate::error::{PdError, is_refusal, was_not_sent};
-use crate::keys::KeyForm;
+use crate::keys::{KeyForm, Mode};
 use crate::pd::Pd;
 use crate::request::{Answer, Effect, Request};
 use crate::retry::Cause;
+use crate::scan::Pair;
 use crate::store::{Store, Stores};
 use crate::{Api, ClientOptions, Error, Keyspace};
 
@@ -32,12 +33,12 @@ pub(crate) struct Router {
 }
 
 impl Router {
-    pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions) -> Result<Router, Error> {
+    pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions, mode: Mode) -> Result<Router, Error> {
         let pd = Pd::connect(endpoints, options.deadline).await?;
         let form = match &options.api {
-            Api::V1 => KeyForm::V1,
-            Api::V2(Keyspace::Id(id)) => KeyForm::keyspace(*id)?,
-            Api::V2(Keyspace::Name(name)) => KeyForm::keyspace(pd.keyspace_id(name).await?)?,
+            Api::V1 => KeyForm::V1(mode),
+            Api::V2(Keyspace::Id(id)) => KeyForm::keyspace(mode, *id)?,
+            Api::V2(Keyspace::Name(name)) => KeyForm::keyspace(mode, pd.keyspace_id(name).await?)?,
         };
         let options = Arc::new(options);
         let stores = Stores::new(pd.clone(), options.clone());
@@ -49,6 +50,11 @@ impl Router {
             stores,
             cache: Mutex::default(),
         })
+    }
+
+    /// A call with the time of the options.
+    pub fn begin(&self) -> Call {
+        Call::begin(self.options.deadline, &self.jitter)
     }
 
     /// Region that holds a border key.
@@ -97,35 +103,61 @@ impl Router {
         Ok(self.cache.lock().insert(region.ok_or_else(protocol)?))
     }
 
+    /// Wire form of a region's border.
+    pub fn wire_of_border(&self, border: &Bytes) -> Result<Bytes, Error> {
+        let protocol = || Error::Protocol {
+            address: self.pd.leader_url(),
+            what: "a region's border is not encoded: the cluster does not run API V2, or holds raw keys beside transactions"
+                .into(),
+        };
+        self.form.wire_of_border(border).ok_or_else(protocol)
+    }
+
+    /// The caller's form of pairs that were read.
+    pub fn user_pairs(&self, pairs: impl IntoIterator<Item = kvrpcpb::KvPair>) -> Result<Vec<Pair>, Error> {
+        let user = |pair: kvrpcpb::KvPair| match self.form.user(&pair.key) {
+            Some(key) if pair.error.is_none() => Ok((key, pair.value)),
+            Some(_) => Err(Error::Refused {
+                message: "a pair could not be read".into(),
+            }),
+            None => Err(Error::Protocol {
+                address: self.pd.leader_url(),
+                what: "a key of another keyspace".into(),
+            }),
+        };
+        pairs.into_iter().map(user).collect()
+    }
+
     /// Serves a request about one key, given in wire form.
-    pub async fn single<R: Request>(&self, key: &Bytes, request: R) -> Result<R::Answer, Error> {
+    pub async fn single<R: Request>(&self, call: &mut Call, key: &Bytes, request: R) -> Result<R::Answer, Error> {
         let border = self.form.border(key);
-        let mut call = Call::begin(self.options.deadline, &self.jitter);
         loop {
-            let region = self.region(&mut call, &border).await?;
-            if let Some(answer) = self.one_try(&mut call, &region, request.clone()).await? {
+            let region = self.region(call, &border).await?;
+            if let Some(answer) = self.one_try(call, &region, request.clone()).await? {
                 return Ok(answer);
             }
         }
     }
 
-    /// Serves a request about many items, in parts by region and size, at the same time. Answers come in no order.
+    /// Serves a request about many items, in parts by region and size, several at the same time. Answers come
+    /// in no order, each with the items it is about.
     pub async fn many<I, R>(
         &self,
+        call: &mut Call,
         items: Vec<I>,
         key: impl Fn(&I) -> (&Bytes, usize),
         make: impl Fn(&[I]) -> R,
-    ) -> Result<Vec<R::Answer>, Error>
+    ) -> Result<Vec<(Vec<I>, R::Answer)>, Error>
     where
-        I: Clone,
         R: Request,
     {
-        let mut call = Call::begin(self.options.deadline, &self.jitter);
         let mut answers = Vec::new();
         let mut tries = FuturesUnordered::new();
-        let mut unsent = self.parts(&mut call, items, &key).await?;
+        let mut unsent = self.parts(call, items, &key).await?;
         loop {
-            while let Some((region, items)) = unsent.pop_front() {
+            while tries.len() < PARTS_AT_ONCE
+                && let Some((region, items)) = unsent.pop_front()
+            {
                 let mut part = call.part(&self.jitter);
                 let request = make(&items);
                 tries.push(async move {
@@ -137,11 +169,11 @@ impl Router {
                 return Ok(answers);
             };
             match answer? {
-                Some(answer) => answers.push(answer),
+                Some(answer) => answers.push((items, answer)),
                 // The region is not what it was: its items may now lie in several.
                 None => {
                     call.inherit(&part);
-                    unsent = self.parts(&mut part, items, &key).await?;
+                    unsent.extend(self.parts(&mut part, items, &key).await?);
                 }
             }
         }
@@ -194,21 +226,22 @@ impl Router {
             }
             Err(error) => return Err(error),
         };
-        call.on_try();
-        request.set_context(self.context(call, region));
+        let effect = request.effect();
+        let wished = request.context_mut().take().unwrap_or_default();
+        *request.context_mut() = Some(self.context(call, region, wished));
         match tokio::time::timeout(call.left(), store.send(request)).await {
             Ok(Ok(mut answer)) => match answer.take_region_error() {
-                Some(error) => self.on_region_error::<R>(call, region, &error).await.map(|()| None),
+                Some(error) => self.on_region_error(call, region, effect, &error).await.map(|()| None),
                 None if answer.error().is_empty() => Ok(Some(answer)),
                 None => Err(Error::Refused {
                     message: answer.error().to_owned(),
                 }),
             },
-            Ok(Err(status)) => self.on_rpc_error::<R>(call, region, &store, status).await.map(|()| None),
+            Ok(Err(status)) => self.on_rpc_error(call, region, &store, effect, status).await.map(|()| None),
             Err(_elapsed) => {
                 self.cache.lock().try_next_peer(region);
                 self.stores.forget(id, &store);
-                if R::EFFECT != Effect::Read {
+                if effect != Effect::Read {
                     call.on_undetermined();
                 }
                 Err(call.over(Some(Error::rpc(
@@ -219,45 +252,52 @@ impl Router {
         }
     }
 
-    fn context(&self, call: &Call, region: &Region) -> kvrpcpb::Context {
-        let api = if self.form == KeyForm::V1 {
-            kvrpcpb::ApiVersion::V1
-        } else {
-            kvrpcpb::ApiVersion::V2
-        };
+    fn context(&self, call: &mut Call, region: &Region, wished: kvrpcpb::Context) -> kvrpcpb::Context {
         kvrpcpb::Context {
             region_id: region.meta.id,
             region_epoch: region.meta.region_epoch,
             peer: Some(region.peer),
-            api_version: api.into(),
+            api_version: self.form.api_version().into(),
             keyspace_id: self.form.keyspace_id(),
             cluster_id: self.pd.cluster_id(),
             max_execution_duration_ms: call.left().as_millis().max(1) as u64,
-            ..Default::default()
+            is_retry_request: call.on_send(),
+            ..wished
         }
     }
 
-    async fn on_region_error<R: Request>(&self, call: &mut Call, region: &Region, error: &errorpb::Error) -> Result<(), Error> {
+    async fn on_region_error(
+        &self,
+        call: &mut Call,
+        region: &Region,
+        effect: Effect,
+        error: &errorpb::Error,
+    ) -> Result<(), Error> {
         let step = self.cache.lock().on_error(region, error);
         let last = Error::Region {
             region: region.meta.id,
             message: describe(error),
         };
+        // What was proposed under the old leader may still come through under the new.
+        if effect == Effect::Commit && error.stale_command.is_some() {
+            call.on_undetermined();
+        }
         match step {
             Step::Again => call.again(last).await,
             Step::Pause { cause, millis_min } => call.pause(cause, millis_min, last).await,
-            Step::Undetermined => self.after_undetermined::<R>(call, Cause::Stale, last).await,
+            Step::Undetermined => self.after_undetermined(call, effect, Cause::Stale, last).await,
             Step::Refuse => Err(Error::Refused {
                 message: describe(error),
             }),
         }
     }
 
-    async fn on_rpc_error<R: Request>(
+    async fn on_rpc_error(
         &self,
         call: &mut Call,
         region: &Region,
         store: &Arc<Store>,
+        effect: Effect,
         status: Status,
     ) -> Result<(), Error> {
         let not_sent = was_not_sent(&status);
@@ -268,18 +308,24 @@ impl Router {
         }
         self.cache.lock().try_next_peer(region);
         self.stores.forget(region.store(), store);
-        match not_sent || R::EFFECT == Effect::Read {
+        match not_sent || effect == Effect::Read {
             true => call.pause(Cause::Unreachable, 0, last).await,
-            false => self.after_undetermined::<R>(call, Cause::Unreachable, last).await,
+            false => self.after_undetermined(call, effect, Cause::Unreachable, last).await,
         }
     }
 
     /// A write may have been done: goes on only where doing it twice is harmless and wanted.
-    async fn after_undetermined<R: Request>(&self, call: &mut Call, cause: Cause, last: Error) -> Result<(), Error> {
+    async fn after_undetermined(&self, call: &mut Call, effect: Effect, cause: Cause, last: Error) -> Result<(), Error> {
+        let repeat = match effect {
+            Effect::Read => return call.pause(cause, 0, last).await,
+            Effect::Commit => true,
+            Effect::Write => self.options.retry_undetermined,
+            Effect::WriteOnce => false,
+        };
         call.on_undetermined();
-        match R::EFFECT == Effect::WriteOnce || !self.options.retry_undetermined {
-            true => Err(call.over(Some(last))),
-            false => call.pause(cause, 0, last).await,
+        match repeat {
+            true => call.pause(cause, 0, last).await,
+            false => Err(call.over(Some(last))),
         }
     }
 }
@@ -288,8 +334,10 @@ impl Router {
 type Part<I> = (Arc<Region>, Vec<I>);
 
 /// Bounds of one request: well below the 4 MiB that gRPC servers take by default, and short for the store's queues.
-const PART_BYTES_MAX: usize = 1 << 20;
-const PART_ITEMS_MAX: usize = 1024;
+pub(crate) const PART_BYTES_MAX: usize = 1 << 20;
+pub(crate) const PART_ITEMS_MAX: usize = 1024;
+/// Requests of one call that are under way at the same time; the rest wait their turn.
+const PARTS_AT_ONCE: usize = 32;
 
 /// A region error in words. Stores need not fill the text, so the kind is told.
 fn describe(error: &errorpb::Error) -> String {

@@ -1,6 +1,11 @@
 //! A cluster in this process that speaks the wire over loopback: a placement driver and stores over one map, without raft.
 //! Tests move leaders, split regions and break stores to see what the client does.
 
+#![allow(dead_code)] // each test binary uses its part
+
+pub mod txn;
+mod txn_commands;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +14,7 @@ use std::time::Duration;
 use base::codec;
 use bytes::Bytes;
 use futures::StreamExt;
-use parking_lot::Mutex;
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 use proto::pdpb::pd_server::{Pd, PdServer};
 use proto::tikvpb::tikv_server::{Tikv, TikvServer};
 use proto::tikvpb::{batch_commands_request::request::Cmd, batch_commands_response as answers};
@@ -40,10 +45,13 @@ pub struct Fake {
     pub writes: AtomicU64,
     pub batches: AtomicU64,
     ts: AtomicU64,
+    /// Where collection was moved to.
+    pub safe_point: AtomicU64,
 }
 
 struct State {
     pairs: BTreeMap<Bytes, Bytes>,
+    mvcc: txn::Mvcc,
     regions: Vec<metapb::Region>,
     /// Store that leads each region, by region id.
     leaders: BTreeMap<u64, u64>,
@@ -78,6 +86,7 @@ impl Fake {
         };
         let state = State {
             pairs: BTreeMap::new(),
+            mvcc: Default::default(),
             regions: vec![region],
             leaders: [(1, 1)].into(),
             next_id: 1000,
@@ -94,6 +103,7 @@ impl Fake {
             writes: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             ts: AtomicU64::new(1 << 40),
+            safe_point: AtomicU64::new(0),
         });
         for (id, listener) in listeners.into_iter().enumerate() {
             let incoming = TcpListenerStream::new(listener);
@@ -163,6 +173,21 @@ impl Fake {
     /// Pairs as they are kept, by wire key.
     pub fn pairs(&self) -> BTreeMap<Bytes, Bytes> {
         self.state.lock().pairs.clone()
+    }
+
+    /// What transactions left in the stores.
+    pub fn mvcc(&self) -> MappedMutexGuard<'_, txn::Mvcc> {
+        MutexGuard::map(self.state.lock(), |state| &mut state.mvcc)
+    }
+
+    /// A timestamp that was not given out before.
+    pub fn timestamp(&self) -> u64 {
+        self.ts.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Lets `millis` pass on the clock of timestamps.
+    pub fn pass(&self, millis: u64) {
+        self.ts.fetch_add(millis << base::Ts::LOGICAL_BITS, Ordering::SeqCst);
     }
 
     fn header(&self) -> Option<pdpb::ResponseHeader> {
@@ -255,6 +280,19 @@ impl Pd for FakePd {
             header: self.0.header(),
             store,
             ..Default::default()
+        }))
+    }
+
+    async fn update_gc_safe_point(
+        &self,
+        request: Request<pdpb::UpdateGcSafePointRequest>,
+    ) -> Result<Response<pdpb::UpdateGcSafePointResponse>, Status> {
+        self.check(&request, |request| request.header.as_ref())?;
+        let target = request.into_inner().safe_point;
+        let before = self.0.safe_point.fetch_max(target, Ordering::SeqCst);
+        Ok(Response::new(pdpb::UpdateGcSafePointResponse {
+            header: self.0.header(),
+            new_safe_point: before.max(target),
         }))
     }
 
@@ -498,7 +536,14 @@ impl FakeStore {
 
     async fn command(&self, command: Cmd) -> Result<answers::response::Cmd, Status> {
         use answers::response::Cmd as Answer;
-        let writes = matches!(command, Cmd::RawPut(_) | Cmd::RawDelete(_) | Cmd::RawBatchPut(_));
+        let writes = matches!(
+            command,
+            Cmd::RawPut(_) | Cmd::RawDelete(_) | Cmd::RawBatchPut(_) | Cmd::Prewrite(_) | Cmd::Commit(_)
+        );
+        if let Some(answer) = self.txn_command(&command) {
+            self.disturb(writes).await?;
+            return Ok(answer);
+        }
         let answer = match &command {
             Cmd::RawGet(request) => Answer::RawGet(self.get(request)),
             Cmd::RawPut(request) => Answer::RawPut(self.put(request)),
@@ -564,6 +609,19 @@ unary!(
     raw_batch_delete(RawBatchDeleteRequest) -> RawBatchDeleteResponse as RawBatchDelete,
     raw_scan(RawScanRequest) -> RawScanResponse as RawScan,
     raw_delete_range(RawDeleteRangeRequest) -> RawDeleteRangeResponse as RawDeleteRange,
+    kv_get(GetRequest) -> GetResponse as Get,
+    kv_batch_get(BatchGetRequest) -> BatchGetResponse as BatchGet,
+    kv_scan(ScanRequest) -> ScanResponse as Scan,
+    kv_prewrite(PrewriteRequest) -> PrewriteResponse as Prewrite,
+    kv_commit(CommitRequest) -> CommitResponse as Commit,
+    kv_batch_rollback(BatchRollbackRequest) -> BatchRollbackResponse as BatchRollback,
+    kv_pessimistic_lock(PessimisticLockRequest) -> PessimisticLockResponse as PessimisticLock,
+    kv_pessimistic_rollback(PessimisticRollbackRequest) -> PessimisticRollbackResponse as PessimisticRollback,
+    kv_txn_heart_beat(TxnHeartBeatRequest) -> TxnHeartBeatResponse as TxnHeartBeat,
+    kv_check_txn_status(CheckTxnStatusRequest) -> CheckTxnStatusResponse as CheckTxnStatus,
+    kv_check_secondary_locks(CheckSecondaryLocksRequest) -> CheckSecondaryLocksResponse as CheckSecondaryLocks,
+    kv_scan_lock(ScanLockRequest) -> ScanLockResponse as ScanLock,
+    kv_resolve_lock(ResolveLockRequest) -> ResolveLockResponse as ResolveLock,
 );
 
 impl FakeStore {

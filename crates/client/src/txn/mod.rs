@@ -1,0 +1,89 @@
+//! Transactions: Percolator as TiKV's clients speak it, with async and one-phase commit, optimistic and pessimistic.
+//!
+//! A [`Transaction`] reads through its [`Snapshot`], keeps writes in `buffer` and, if pessimistic, takes `locks`. To commit it becomes a
+//! `plan`, which `commit` carries out. Whoever meets others' locks goes to `resolve`, which acts on a `verdict`. `buffer`, `plan`,
+//! `fault` and `verdict` are plain values without I/O.
+//! Invariants: the primary is committed before any other key of an ordinary commit; a transaction is rolled back only if it certainly is
+//! not committed; work that was begun for others (commit of secondaries, roll-back) ends although nobody waits for it.
+
+mod background;
+mod buffer;
+mod commit;
+mod fault;
+mod gc;
+mod heart;
+mod locks;
+mod options;
+mod plan;
+mod resolve;
+mod snapshot;
+mod transaction;
+mod verdict;
+
+use std::sync::Arc;
+
+use base::{MonoTime, Ts};
+
+pub use options::{LockWait, TxnOptions};
+pub use snapshot::Snapshot;
+pub use transaction::Transaction;
+
+use crate::keys::Mode;
+use crate::pd::Pd;
+use crate::route::Router;
+use crate::{ClientOptions, Error};
+
+/// A client for transactions. Clones share connections and what is known of regions and of others' transactions.
+///
+/// Each call ends within the deadline of the options (a scan: each of its pages).
+#[derive(Clone)]
+pub struct TxnClient {
+    core: Arc<Core>,
+}
+
+/// What all transactions of a client share.
+pub(crate) struct Core {
+    router: Router,
+    fates: resolve::Fates,
+    background: background::Background,
+}
+
+impl TxnClient {
+    /// Connects through any of the placement driver's `endpoints`, `host:port` or `http://host:port`.
+    pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions) -> Result<TxnClient, Error> {
+        Ok(TxnClient {
+            core: Arc::new(Core {
+                router: Router::connect(endpoints, options, Mode::Txn).await?,
+                fates: Default::default(),
+                background: Default::default(),
+            }),
+        })
+    }
+
+    /// The placement driver of the cluster.
+    pub fn pd(&self) -> &Pd {
+        &self.core.router.pd
+    }
+
+    /// `key` in the form that region borders are written in.
+    pub fn border(&self, key: impl Into<bytes::Bytes>) -> bytes::Bytes {
+        self.core.router.form.border(&self.core.router.form.wire(key.into()))
+    }
+
+    /// Begins a transaction now.
+    pub async fn begin(&self, options: TxnOptions) -> Result<Transaction, Error> {
+        let begun = MonoTime::now();
+        let start_ts = self.core.router.pd.timestamp_within(&mut self.core.router.begin()).await?;
+        Ok(Transaction::new(self.core.clone(), start_ts, options, begun))
+    }
+
+    /// Reads as of `ts`, which must be one that the placement driver gave, or [`Ts::MAX`].
+    pub fn snapshot(&self, ts: Ts) -> Snapshot {
+        Snapshot::new(self.core.clone(), ts, self.core.router.options.deadline)
+    }
+
+    /// Returns once all work in the background that was begun before is done: locks of ended transactions are gone then.
+    pub async fn settled(&self) {
+        self.core.background.settled().await;
+    }
+}
