@@ -201,7 +201,7 @@ mod tests {
     fn keys_locked_before_are_checked_for_their_locks() {
         let plan = plan(20, &["b"]);
         let request = plan.prewrite(&plan.steps, 100);
-        let check = PessimisticAction::DoConstraintCheck.into();
+        let check: i32 = PessimisticAction::DoConstraintCheck.into();
         assert_eq!(
             request.pessimistic_actions,
             [check, PessimisticAction::DoPessimisticCheck.into(), check]
