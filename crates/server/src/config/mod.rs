@@ -115,6 +115,8 @@ section! { "pd",
         pub replicas: usize = 3,
         /// Keys, as text, at which the first regions are split, for data whose spread is known. Fixed when the cluster starts.
         pub split_keys: Vec<String> = Vec::new(),
+        /// The same for keys of transactions, which lie encoded in every version. Fixed when the cluster starts.
+        pub split_txn_keys: Vec<String> = Vec::new(),
     }
 }
 

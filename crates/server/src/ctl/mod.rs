@@ -6,13 +6,14 @@ mod data;
 mod inspect;
 mod output;
 mod text;
+mod txn;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use base::Span;
-use client::{Api, ClientOptions, Hint, Keyspace, RawClient};
+use client::{Api, ClientOptions, Hint, Keyspace, RawClient, TxnClient};
 
 use output::Output;
 use text::Form;
@@ -23,6 +24,7 @@ const EXAMPLES: &str = r#"Examples:
   ferrite ctl scan --prefix user: --limit 10 --json
   ferrite ctl store                          all stores; one by its id: ferrite ctl store 1
   ferrite ctl region --key greeting          which region holds a key
+  ferrite ctl txn                            transactions, command by command; or from a script: ferrite ctl txn < script
 
 Exit codes: 0 done, 1 no (not found), 2 error."#;
 
@@ -83,11 +85,18 @@ pub enum Command {
     Member,
     /// Print a fresh timestamp.
     Tso,
+    Txn(txn::TxnArgs),
 }
 
 /// Runs one command: data to standard output, talk to standard error. The exit code tells 0 done, 1 no; an error becomes 2.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut out = Output::new(io::BufWriter::new(io::stdout()), args.json, Form::new(args.hex));
+    if let Command::Txn(_) = args.command {
+        let client = TxnClient::connect(&endpoints(&args), options(&args)).await;
+        let client = client.map_err(|error| advise(error.into()))?;
+        let done = txn::run(&client, &mut out).await;
+        return finish(done, out);
+    }
     let client = connect(&args).await?;
     let done = match args.command {
         Command::Get { key } => data::get(&client, &mut out, &key).await,
@@ -99,6 +108,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Region(region) => inspect::regions(&client, &mut out, &region).await,
         Command::Member => inspect::members(&client, &mut out).await,
         Command::Tso => inspect::tso(&client, &mut out).await,
+        Command::Txn(_) => unreachable!("served above, by a client of its own"),
     };
     finish(done, out)
 }
@@ -117,22 +127,27 @@ fn finish(done: anyhow::Result<bool>, mut out: Output<impl Write>) -> anyhow::Re
     }
 }
 
-async fn connect(args: &Args) -> anyhow::Result<RawClient> {
-    let endpoints: Vec<&str> = args.pd_addr.split(',').map(str::trim).collect();
+fn endpoints(args: &Args) -> Vec<&str> {
+    args.pd_addr.split(',').map(str::trim).collect()
+}
+
+fn options(args: &Args) -> ClientOptions {
     let keyspace = |text: &String| {
         text.parse()
             .map(Keyspace::Id)
             .unwrap_or_else(|_| Keyspace::Name(text.clone()))
     };
-    let api = args.keyspace.as_ref().map_or(Api::V1, |text| Api::V2(keyspace(text)));
     // One request at a time gains nothing from a shared stream.
-    let options = ClientOptions {
-        api,
+    ClientOptions {
+        api: args.keyspace.as_ref().map_or(Api::V1, |text| Api::V2(keyspace(text))),
         deadline: args.timeout.0,
         batch_commands: false,
         ..Default::default()
-    };
-    RawClient::connect(&endpoints, options)
+    }
+}
+
+async fn connect(args: &Args) -> anyhow::Result<RawClient> {
+    RawClient::connect(&endpoints(args), options(args))
         .await
         .map_err(|error| advise(error.into()))
 }
@@ -148,6 +163,7 @@ fn advise(error: anyhow::Error) -> anyhow::Error {
             error.context("the cluster did not serve this in time; see `ferrite ctl store`, or give it longer with --timeout")
         }
         (_, Hint::Configuration) => error.context("check --pd-addr and --keyspace"),
+        (_, Hint::RetryTransaction) => error.context("nothing was committed; begin again"),
         (_, Hint::Undetermined | Hint::Refused) => error,
     }
 }

@@ -83,6 +83,7 @@ fn command_lines() {
         "region --key k",
         "member",
         "tso",
+        "txn --keyspace 7 --hex",
     ] {
         assert!(parse(good).is_ok(), "{good}: {}", parse(good).expect_err("bad"));
     }

@@ -343,14 +343,11 @@ fn check_api_version(dir: &Path, wanted: ApiVersion) -> Result<(), Failure> {
     }
 }
 
-/// The regions of a new cluster, all on `store`: one over all keys, or split at `pd.split-keys`.
+/// The regions of a new cluster, all on `store`: one over all keys, or split at `pd.split-keys` and `pd.split-txn-keys`.
 async fn first_regions(config: &Config, link: &dyn PdLink, store: StoreId) -> anyhow::Result<Vec<Region>> {
-    let mut borders: Vec<Bytes> = config
-        .pd
-        .split_keys
-        .iter()
-        .map(|key| border(key, config.server.api_version))
-        .collect();
+    let raw = config.pd.split_keys.iter().map(|key| border(key, config.server.api_version));
+    let txn = config.pd.split_txn_keys.iter().map(|key| encoded(key));
+    let mut borders: Vec<Bytes> = raw.chain(txn).collect();
     borders.sort();
     borders.dedup();
     let starts: Vec<Bytes> = std::iter::once(Bytes::new()).chain(borders.iter().cloned()).collect();
@@ -381,8 +378,12 @@ async fn first_regions(config: &Config, link: &dyn PdLink, store: StoreId) -> an
 fn border(key: &str, api: ApiVersion) -> Bytes {
     match api {
         ApiVersion::V1 | ApiVersion::V1Ttl => Bytes::copy_from_slice(key.as_bytes()),
-        ApiVersion::V2 => codec::encode_bytes(key.as_bytes()).into(),
+        ApiVersion::V2 => encoded(key),
     }
+}
+
+fn encoded(key: &str) -> Bytes {
+    codec::encode_bytes(key.as_bytes()).into()
 }
 
 /// Finds the placement driver. A store that was in a cluster waits for it as long as it takes; a new one gives up, as its user
