@@ -1,0 +1,369 @@
+//! Between the protocols and the store: what may block goes to the blocking pool, what is quick stays where it is.
+
+use std::sync::Arc;
+
+use base::{MonoTime, Span};
+use blob_store::{Blob, Content, Key, Presence, SpaceId, Store, Upload};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zstd::stream::raw::{DParameter, Decoder, Operation};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::metrics;
+
+/// Bytes gathered before a blocking thread hashes and compresses them.
+const BATCH: usize = 128 << 10;
+/// Whole uploads up to this are handled on the spot: about 50 µs, less than a thread's hop and wake-up are worth.
+const QUICK: usize = 16 << 10;
+/// Blobs looked up on the spot; more go to a blocking thread.
+const LOOKUPS_QUICK: usize = 64;
+/// Compressed uploads that are decoded at once: each holds a window of up to 8 MiB. More wait.
+const DECODERS: usize = 64;
+/// Largest window of a compressed upload, as a power of two; what zstd's levels up to 19 use.
+const WINDOW_LOG: u32 = 23;
+
+/// The SHA-256 of nothing: clients take it for granted.
+pub const EMPTY_SHA256: Key = Key([
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41, 0xe4, 0x64,
+    0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+]);
+
+/// How a body comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coding {
+    Identity,
+    Zstd,
+}
+
+/// The store and what bounds its use.
+#[derive(Clone)]
+pub struct Cache {
+    pub store: Store,
+    uploads: Arc<Semaphore>,
+    decoders: Arc<Semaphore>,
+    blob_max: u64,
+    /// Waiting for the disk on the spot would hold a worker.
+    is_synced: bool,
+    pub pace: Pace,
+}
+
+/// How slow a client may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub idle: Span,
+    rate_min: u64,
+}
+
+impl Pace {
+    /// Waits for the next part of a body that began at `start` and brought `got` bytes so far.
+    pub async fn next<T>(&self, start: MonoTime, got: u64, part: impl Future<Output = T>) -> Result<T, Error> {
+        let lasted = MonoTime::now().since(start);
+        if lasted > self.idle.0 && got < lasted.as_secs() * self.rate_min {
+            return Err(Error::Slow);
+        }
+        tokio::time::timeout(self.idle.0, part).await.map_err(|_| Error::Slow)
+    }
+}
+
+impl Cache {
+    pub fn new(store: Store, config: &Config) -> Cache {
+        Cache {
+            store,
+            uploads: Arc::new(Semaphore::new(config.server.uploads_max)),
+            decoders: Arc::new(Semaphore::new(DECODERS)),
+            blob_max: config.store.blob_max.0,
+            is_synced: config.store.sync == crate::config::Sync::Always,
+            pace: Pace {
+                idle: config.server.idle,
+                rate_min: config.server.upload_rate_min.0,
+            },
+        }
+    }
+
+    /// Largest blob.
+    pub fn blob_max(&self) -> u64 {
+        self.blob_max
+    }
+
+    /// The blob of `key` for reading, and notes the use.
+    pub async fn open(&self, key: Key) -> Result<Option<Arc<Blob>>, Error> {
+        let blob = match self.store.peek(&key) {
+            Presence::Absent if key == EMPTY_SHA256 => {
+                self.put_empty()?;
+                self.store.get(&key)?
+            }
+            Presence::Absent => None,
+            Presence::Present(_) => self.store.get(&key)?,
+            Presence::Suspect => {
+                let store = self.store.clone();
+                blocking(move || store.get(&key)).await?
+            }
+        };
+        Ok(blob.map(Arc::new))
+    }
+
+    fn put_empty(&self) -> Result<(), Error> {
+        let mut upload = self.store.upload(EMPTY_SHA256, Content::Sha256, SpaceId(0), Some(0), 0);
+        upload.set_impatient(true);
+        Ok(upload.commit().map(drop)?)
+    }
+
+    /// Length of each blob, `None` where it is absent; all that are there are renewed.
+    pub async fn renew(&self, keys: Vec<Key>) -> Result<Vec<Option<u64>>, Error> {
+        let is_quick = keys.len() <= LOOKUPS_QUICK && keys.iter().all(|key| self.store.peek(key) != Presence::Suspect);
+        let store = self.store.clone();
+        let renew = move || -> Result<_, blob_store::Error> {
+            let one = |key: &Key| match store.renew(key) {
+                Ok(None) if *key == EMPTY_SHA256 => Ok(Some(0)),
+                other => other,
+            };
+            keys.iter().map(one).collect()
+        };
+        Ok(if is_quick { renew()? } else { blocking(renew).await? })
+    }
+
+    /// Begins an upload, or refuses when too many run. `len`: of the content, not of the body, where known.
+    pub async fn upload(
+        &self,
+        key: Key,
+        content: Content,
+        space: SpaceId,
+        len: Option<u64>,
+        coding: Coding,
+    ) -> Result<Incoming, Error> {
+        if len.is_some_and(|len| len > self.blob_max) {
+            return Err(blob_store::Error::TooLarge { max: self.blob_max }.into());
+        }
+        let permit = self.uploads.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+        let decoder = match coding {
+            Coding::Identity => None,
+            Coding::Zstd => {
+                let permit = self.decoders.clone().acquire_owned();
+                let permit = permit.await.expect("the semaphore is never closed");
+                Some(Zstd::new(permit)?)
+            }
+        };
+        metrics::UPLOADS.inc();
+        let begin = Begin {
+            key,
+            content,
+            space,
+            len,
+            len_max: self.blob_max,
+        };
+        Ok(Incoming {
+            store: self.store.clone(),
+            begin,
+            upload: None,
+            decoder,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            received: 0,
+            is_synced: self.is_synced,
+            _permit: permit,
+        })
+    }
+
+    /// Stores bytes that are in memory already.
+    pub async fn put(&self, key: Key, content: Content, space: SpaceId, bytes: Bytes, coding: Coding) -> Result<u64, Error> {
+        let len = (coding == Coding::Identity).then_some(bytes.len() as u64);
+        let mut incoming = self.upload(key, content, space, len, coding).await?;
+        incoming.write(bytes).await?;
+        incoming.finish().await
+    }
+
+    /// All content of a blob of at most `max` bytes; `None` if it is absent or larger.
+    pub async fn read(&self, key: Key, max: u64) -> Result<Option<Bytes>, Error> {
+        let Some(blob) = self.open(key).await?.filter(|blob| blob.len() <= max) else {
+            return Ok(None);
+        };
+        Ok(Some(read_whole(blob).await?))
+    }
+}
+
+/// All content of a blob that is known to be small.
+pub async fn read_whole(blob: Arc<Blob>) -> Result<Bytes, Error> {
+    let mut cursor = blob.range(0, u64::MAX);
+    match cursor.next(false)? {
+        blob_store::Step::Data(piece) if piece.len() as u64 == blob.len() => Ok(piece),
+        blob_store::Step::End => Ok(Bytes::new()),
+        _ => {
+            drop(cursor);
+            let read = move || {
+                let mut cursor = blob.range(0, u64::MAX);
+                let mut all = Vec::with_capacity(blob.len() as usize);
+                while let blob_store::Step::Data(piece) = cursor.next(true)? {
+                    all.extend_from_slice(&piece);
+                }
+                Ok::<_, blob_store::Error>(Bytes::from(all))
+            };
+            blocking(read).await
+        }
+    }
+}
+
+/// Runs `work` on a blocking thread. At most one per request is under way, so connections and streams bound how many wait.
+pub async fn blocking<T: Send + 'static, E: Into<Error> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, Error> {
+    metrics::BLOCKING.inc();
+    let done = tokio::task::spawn_blocking(work).await;
+    metrics::BLOCKING.dec();
+    done.expect("a panic ends the process").map_err(Into::into)
+}
+
+#[derive(Clone, Copy)]
+struct Begin {
+    key: Key,
+    content: Content,
+    space: SpaceId,
+    len: Option<u64>,
+    len_max: u64,
+}
+
+impl Begin {
+    fn upload(&self, store: &Store) -> Upload {
+        store.upload(self.key, self.content, self.space, self.len, self.len_max)
+    }
+}
+
+/// A blob that comes in. Holds at most one batch; dropped, it leaves nothing.
+pub struct Incoming {
+    store: Store,
+    begin: Begin,
+    upload: Option<Box<Upload>>,
+    decoder: Option<Zstd>,
+    pending: Vec<Bytes>,
+    pending_bytes: usize,
+    received: u64,
+    is_synced: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        metrics::UPLOADS.dec();
+    }
+}
+
+impl Incoming {
+    /// Bytes of the body so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Takes the next bytes of the body.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
+        self.received += bytes.len() as u64;
+        let max = self.begin.len.unwrap_or(self.begin.len_max);
+        if self.decoder.is_none() && self.received > max {
+            return Err(blob_store::Error::TooLarge { max }.into());
+        }
+        self.pending_bytes += bytes.len();
+        self.pending.push(bytes);
+        match self.pending_bytes >= BATCH {
+            true => self.write_batch().await,
+            false => Ok(()),
+        }
+    }
+
+    async fn write_batch(&mut self) -> Result<(), Error> {
+        let taken = self.take();
+        let (upload, decoder) = blocking(move || taken.write()).await?;
+        (self.upload, self.decoder) = (Some(upload), decoder);
+        Ok(())
+    }
+
+    fn take(&mut self) -> Batch {
+        self.pending_bytes = 0;
+        Batch {
+            upload: self.upload.take().unwrap_or_else(|| Box::new(self.begin.upload(&self.store))),
+            decoder: self.decoder.take(),
+            pieces: std::mem::take(&mut self.pending),
+        }
+    }
+
+    /// Publishes the blob. Its length.
+    pub async fn finish(mut self) -> Result<u64, Error> {
+        let is_quick = self.upload.is_none() && self.decoder.is_none() && self.pending_bytes <= QUICK && !self.is_synced;
+        if is_quick {
+            match self.finish_at_once() {
+                Err(blob_store::Error::Full) => {} // wait for room where waiting is allowed
+                other => return Ok(other?),
+            }
+        }
+        let taken = self.take();
+        blocking(move || {
+            let (upload, decoder) = taken.write()?;
+            match decoder {
+                Some(decoder) if !decoder.is_whole => Err(Error::Compression),
+                _ => Ok(upload.commit()?),
+            }
+        })
+        .await
+    }
+
+    fn finish_at_once(&self) -> Result<u64, blob_store::Error> {
+        let mut upload = self.begin.upload(&self.store);
+        upload.set_impatient(true);
+        self.pending.iter().try_for_each(|piece| upload.write(piece))?;
+        upload.commit()
+    }
+}
+
+/// What goes to a blocking thread.
+struct Batch {
+    upload: Box<Upload>,
+    decoder: Option<Zstd>,
+    pieces: Vec<Bytes>,
+}
+
+impl Batch {
+    fn write(mut self) -> Result<(Box<Upload>, Option<Zstd>), Error> {
+        for piece in &self.pieces {
+            match &mut self.decoder {
+                Some(decoder) => decoder.write(piece, &mut self.upload)?,
+                None => self.upload.write(piece)?,
+            }
+        }
+        Ok((self.upload, self.decoder))
+    }
+}
+
+/// Decodes a body. What comes out is bounded by the upload's declared length, step by step: a bomb is refused when it passes it.
+struct Zstd {
+    decoder: Decoder<'static>,
+    /// Every frame that began has ended.
+    is_whole: bool,
+    out: Vec<u8>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Zstd {
+    fn new(permit: OwnedSemaphorePermit) -> Result<Zstd, Error> {
+        let mut decoder = Decoder::new().map_err(|_| Error::Compression)?;
+        let window = DParameter::WindowLogMax(WINDOW_LOG);
+        decoder.set_parameter(window).map_err(|_| Error::Compression)?;
+        Ok(Zstd {
+            decoder,
+            is_whole: false,
+            out: vec![0; 64 << 10],
+            _permit: permit,
+        })
+    }
+
+    fn write(&mut self, mut bytes: &[u8], upload: &mut Upload) -> Result<(), Error> {
+        loop {
+            let step = self.decoder.run_on_buffers(bytes, &mut self.out);
+            let step = step.map_err(|_| Error::Compression)?;
+            upload.write(&self.out[..step.bytes_written])?;
+            bytes = &bytes[step.bytes_read..];
+            self.is_whole = step.remaining == 0;
+            // A full buffer may have more behind it.
+            if bytes.is_empty() && step.bytes_written < self.out.len() {
+                return Ok(());
+            }
+        }
+    }
+}
