@@ -153,6 +153,10 @@ impl Action<'_> {
     fn step(&self, prewrite: &Prewrite, mutation: &Mutation) -> Result<Step> {
         let start_ts = prewrite.start_ts;
         let key = &mutation.key;
+        if mutation.op.must_not_exist() {
+            // What it tells is a read, so no async commit may come below it afterwards.
+            self.input.concurrency.raise_max_ts(start_ts);
+        }
         let must_be_held = prewrite.is_pessimistic() && mutation.check == PessimisticCheck::Locked;
         let held = match self.reader.lock(key)? {
             Some(lock) if lock.start_ts != start_ts => {
@@ -173,8 +177,6 @@ impl Action<'_> {
         };
         self.check_assertion(prewrite, mutation, newest.as_ref())?;
         if mutation.op == Op::CheckNotExists {
-            // It is a read, so no async commit may come below it afterwards.
-            self.input.concurrency.raise_max_ts(start_ts);
             return Ok(Step::Nothing);
         }
         Ok(Step::Lock(held))
