@@ -1,0 +1,92 @@
+#!/bin/bash
+# Real clients against a real cache: each builds something twice, the second time with nothing local, and must get a warm hit.
+# Usage: clients.sh BINARY WORK_DIR. Tools that are not installed are told as missing; exit code 1 if one that is there gets no hit.
+# npm tools are looked for in $NPM_DIR/node_modules/.bin, sccache in $SCCACHE or the path.
+set -u
+BIN=$(realpath "$1"); WORK=$2; mkdir -p "$WORK"; cd "$WORK" || exit 2; WORK=$PWD
+NPM=${NPM_DIR:-/nowhere}/node_modules/.bin; SCCACHE=${SCCACHE:-$(command -v sccache)}
+passed=0; failed=0; missing=0
+"$BIN" serve --addr 127.0.0.1:0 --data-dir "$WORK/data" >"$WORK/out" 2>"$WORK/err" & SERVER=$!
+trap 'kill $SERVER 2>/dev/null' EXIT
+until grep -q listening "$WORK/out"; do kill -0 $SERVER || exit 2; done
+ADDR=$(sed 's/listening on //' "$WORK/out"); URL=http://$ADDR
+hits() { curl -s "$URL/status" | python3 -c 'import json,sys; print(sum(p["hits"] for p in json.load(sys.stdin)["protocols"] if p["protocol"] in sys.argv[1].split(",")))' "$1"; }
+# told NAME PROTOCOL COMMAND: runs COMMAND twice; the second must raise the server's count of hits.
+told() {
+  local name=$1 protocol=$2; shift 2
+  "$@" cold >"$WORK/$name.cold.log" 2>&1; local cold=$?
+  local before; before=$(hits "$protocol")
+  "$@" warm >"$WORK/$name.warm.log" 2>&1; local warm=$?
+  local after; after=$(hits "$protocol")
+  if [ $cold = 0 ] && [ $warm = 0 ] && [ "$after" -gt "$before" ]; then
+    passed=$((passed + 1)); echo "client $name: warm hit ($((after - before)) requests served)"
+  else
+    failed=$((failed + 1)); echo "client $name: no hit (cold exit $cold, warm exit $warm, hits $before -> $after)"
+  fi
+}
+lacks() { missing=$((missing + 1)); echo "client $1: not installed"; }
+
+mkdir -p src; printf '#include <stdio.h>\nint main(void) { puts("hello"); return 0; }\n' >src/a.c
+use_ccache() { rm -rf "$WORK/ccache"; CCACHE_DIR=$WORK/ccache CCACHE_REMOTE_STORAGE="$URL/$2|layout=$1" CCACHE_REMOTE_ONLY=true ccache gcc -c src/a.c -o a.o; }
+ccache_flat() { use_ccache flat ccache; }; ccache_subdirs() { use_ccache subdirs sub/ccache; }; ccache_bazel() { use_ccache bazel ccache; }
+if command -v ccache >/dev/null; then
+  told ccache-flat ccache ccache_flat; told ccache-subdirs ccache ccache_subdirs; told ccache-bazel bazel ccache_bazel
+else lacks ccache; fi
+
+use_sccache() {
+  unset CARGO_INCREMENTAL # sccache refuses to work beside it
+  export SCCACHE_WEBDAV_ENDPOINT=$URL SCCACHE_WEBDAV_KEY_PREFIX=/dav SCCACHE_SERVER_PORT=$((20000 + $$ % 20000)) SCCACHE_IGNORE_SERVER_IO_ERROR=0
+  "$SCCACHE" --stop-server; "$SCCACHE" gcc -c src/a.c -o a.o; local code=$?; "$SCCACHE" --show-stats; "$SCCACHE" --stop-server; return $code
+}
+if [ -x "$SCCACHE" ]; then told sccache dav use_sccache; else lacks sccache; fi
+
+use_gradle() {
+  mkdir -p gradle/src/main/java; cd gradle || return 1
+  echo 'class A { int f() { return 1; } }' >src/main/java/A.java; echo "apply plugin: 'java'" >build.gradle
+  echo "buildCache { local { enabled = false }; remote(HttpBuildCache) { url = '$URL/gradle/'; push = true } }" >settings.gradle
+  rm -rf build .gradle; GRADLE_USER_HOME=$WORK/gradle-home gradle --no-daemon --build-cache compileJava; local code=$?; cd ..; return $code
+}
+if command -v gradle >/dev/null; then told gradle gradle use_gradle; else lacks gradle; fi
+
+use_bazel() {
+  mkdir -p bazel; cd bazel || return 1; : >WORKSPACE
+  printf 'genrule(name = "a", outs = ["a.txt"], cmd = "echo hello > $@")\n' >BUILD
+  rm -rf "$WORK/bazel-root"
+  bazel --output_user_root="$WORK/bazel-root" --batch build --spawn_strategy=local --remote_cache="$1" --remote_instance_name=bz //:a; local code=$?
+  chmod -R u+w "$WORK/bazel-root"; cd ..; return $code
+}
+bazel_http() { use_bazel "$URL/bz"; }; bazel_grpc() { use_bazel "grpc://$ADDR"; }
+if command -v bazel >/dev/null; then told bazel-http bazel bazel_http; told bazel-grpc reapi bazel_grpc; else lacks bazel; fi
+
+js_project() { mkdir -p "$1"; cd "$1" || return 1; git init -q . 2>/dev/null; }
+use_turbo() {
+  js_project turbo && mkdir -p packages/a
+  echo '{"name":"r","private":true,"workspaces":["packages/*"],"packageManager":"npm@10.8.2"}' >package.json
+  echo '{"name":"r","lockfileVersion":3,"packages":{}}' >package-lock.json
+  echo '{"name":"a","version":"1.0.0","scripts":{"build":"mkdir -p dist && echo built > dist/a"}}' >packages/a/package.json
+  echo '{"tasks":{"build":{"outputs":["dist/**"]}}}' >turbo.json
+  rm -rf .turbo node_modules/.cache packages/a/dist packages/a/.turbo
+  TURBO_TELEMETRY_DISABLED=1 TURBO_API=$URL TURBO_TOKEN=t TURBO_TEAM=team "$NPM/turbo" run build --cache=remote:rw; local code=$?; cd ..; return $code
+}
+if [ -x "$NPM/turbo" ]; then told turbo turbo use_turbo; else lacks turbo; fi
+
+use_nx() {
+  js_project nx; [ -e node_modules ] || ln -s "$(realpath "$NPM/..")" node_modules
+  echo '{"name":"n","private":true,"scripts":{}}' >package.json
+  echo '{"name":"n","root":".","targets":{"build":{"command":"mkdir -p dist && echo built > dist/a","cache":true,"outputs":["{projectRoot}/dist"]}}}' >project.json
+  echo '{"analytics":false}' >nx.json; printf 'node_modules\ndist\n.nx\n' >.gitignore
+  rm -rf dist .nx; NX_DAEMON=false NX_NO_CLOUD=true NX_CACHE_DIRECTORY="$WORK/nx-cache-$1" NX_SELF_HOSTED_REMOTE_CACHE_SERVER=$URL NX_SELF_HOSTED_REMOTE_CACHE_ACCESS_TOKEN=t "$NPM/nx" run n:build; local code=$?; cd ..; return $code
+}
+if [ -x "$NPM/nx" ]; then told nx nx use_nx; else lacks nx; fi
+
+use_moon() {
+  js_project moon; mkdir -p .moon a
+  printf "projects: ['a']\nremote:\n  host: '%s'\n  api: '%s'\n" "$1" "$2" >.moon/workspace.yml
+  printf "tasks:\n  build:\n    script: 'mkdir -p dist && echo built > dist/a'\n    outputs: ['dist']\n    inputs: ['moon.yml']\n" >a/moon.yml
+  git add -A; git -c user.name=t -c user.email=t@t commit -qm x
+  rm -rf .moon/cache a/dist; CI=true "$NPM/moon" run a:build; local code=$?; cd ..; return $code
+}
+moon_http() { use_moon "$URL" http; }; moon_grpc() { use_moon "grpc://$ADDR" grpc; }
+if [ -x "$NPM/moon" ]; then told moon-http bazel moon_http; rm -rf moon; told moon-grpc reapi moon_grpc; else lacks moon; fi
+echo "$passed passed, $failed failed, $missing skipped"
+[ $failed = 0 ]
