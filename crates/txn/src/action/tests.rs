@@ -1,6 +1,7 @@
 //! Actions and reads over a memory store, one after the other.
 
 mod first_phase;
+mod model;
 mod pairs;
 mod pessimistic;
 mod questions;
