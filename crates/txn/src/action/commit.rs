@@ -26,14 +26,8 @@ impl Action<'_> {
 
     fn commit_key(&mut self, key: &Key, start_ts: Ts, commit_ts: Ts) -> Result<()> {
         match self.own_lock(key, start_ts)? {
-            // Of a request that came late: the transaction committed without it, or it cannot commit by it.
-            Some(lock) if lock.is_pessimistic() => {
-                self.check_committed(key, start_ts, commit_ts)?;
-                self.unlock(key, start_ts, None);
-                Ok(())
-            }
-            Some(lock) => self.commit_lock(key, lock, commit_ts),
-            None => self.check_committed(key, start_ts, commit_ts),
+            Some(lock) if !lock.is_pessimistic() => self.commit_lock(key, lock, commit_ts),
+            Some(_) | None => self.check_committed(key, start_ts, commit_ts),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::command::{LockKey, LockResult, Output, PessimisticLock};
 use crate::error::{ConflictReason, Error, Result};
 use crate::key::Key;
 use crate::lock::{Lock, LockKind, Locked};
+use crate::mvcc::Fate;
 use crate::write::Write;
 
 impl Action<'_> {
@@ -71,13 +72,8 @@ impl Action<'_> {
             return Ok(Ts::default());
         };
         let start_ts = request.start_ts;
-        let rolled_back = match *commit_ts == start_ts {
-            true => write.rolls_back(),
-            false => *commit_ts > start_ts && self.reader.is_rolled_back(key, start_ts)?,
-        };
-        if rolled_back {
-            let key = key.clone();
-            return Err(Error::PessimisticLockRolledBack { start_ts, key });
+        if *commit_ts >= start_ts {
+            self.check_undecided(key, start_ts)?;
         }
         if *commit_ts <= request.for_update_ts {
             return Ok(Ts::default());
@@ -93,6 +89,21 @@ impl Action<'_> {
             primary: request.primary.clone(),
             reason: ConflictReason::PessimisticRetry,
         })
+    }
+
+    /// A request that comes late must not lock for a transaction that is done: its prewrite, late too, would find the lock and commit again.
+    fn check_undecided(&self, key: &Key, start_ts: Ts) -> Result<()> {
+        let fate = self.reader.fate(key, start_ts)?;
+        let key = key.clone();
+        match fate {
+            Fate::Unknown { .. } => Ok(()),
+            Fate::RolledBack => Err(Error::PessimisticLockRolledBack { start_ts, key }),
+            Fate::Committed { commit_ts } => Err(Error::Committed {
+                start_ts,
+                commit_ts,
+                key,
+            }),
+        }
     }
 
     /// Writes the lock, unless one stands there that says as much.

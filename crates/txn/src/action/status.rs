@@ -54,12 +54,8 @@ impl Action<'_> {
             self.unlock(key, lock.start_ts, None);
             return Ok(TxnStatus::PessimisticReleased);
         }
-        match self.rollback_key(key, check.start_ts, Protect::ByLock) {
-            Ok(()) => Ok(TxnStatus::TtlExpired),
-            // A pessimistic lock that came late.
-            Err(Error::Committed { commit_ts, .. }) => Ok(TxnStatus::Committed { commit_ts }),
-            Err(other) => Err(other),
-        }
+        self.rollback_key(key, check.start_ts, Protect::ByLock)?;
+        Ok(TxnStatus::TtlExpired)
     }
 
     /// Sees to it that the transaction commits above the reader who asks, so that it need not wait. A lock without `min_commit_ts` is of a

@@ -266,6 +266,9 @@ impl Model {
                 Some(lock) if lock.start_ts != start_ts => return Answer::Locked,
                 Some(lock) if !lock.is_pessimistic() => return Answer::Refused,
                 Some(_) => {}
+                None if state.committed_by(start_ts).is_some() => {
+                    return Answer::Committed(state.committed_by(start_ts).expect("just seen"));
+                }
                 None if state.newest() > for_update_ts || state.rolled_back.contains_key(&start_ts) => return Answer::Refused,
                 None => {}
             }
@@ -299,10 +302,8 @@ impl Model {
             if lock.asynchronous || !expired {
                 return Answer::Locked;
             }
-            return match self.rollback(&[0], start_ts, false) {
-                Answer::Done => Answer::RolledBack,
-                committed => committed,
-            };
+            self.rollback(&[0], start_ts, false);
+            return Answer::RolledBack;
         }
         self.decide(0, start_ts)
     }

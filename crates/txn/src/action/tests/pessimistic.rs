@@ -69,6 +69,28 @@ fn no_pessimistic_lock_after_the_rollback() {
 }
 
 #[test]
+fn no_pessimistic_lock_after_the_commit() {
+    let mut store = Store::new();
+    store.must_lock(&["k"], 10, 10);
+    let request = Prewrite {
+        one_phase: true,
+        for_update_ts: Ts(10),
+        ..prewrite(10, vec![locked(put("k", "1"))])
+    };
+    let commit_ts = store.prewrite(request.clone()).unwrap().one_phase_commit_ts;
+    store.must_put("k", "2", 20, 30);
+    // Both requests come again, late: neither may bring the old value back.
+    let late = PessimisticLock {
+        allow_conflict: true,
+        ..pessimistic_lock(&["k"], 10, 10)
+    };
+    let late = store.lock(late);
+    assert!(matches!(late, Err(Error::Committed { .. })), "{late:?}");
+    assert_eq!(store.prewrite(request).unwrap().one_phase_commit_ts, commit_ts);
+    assert_eq!(store.must_get("k", 40), Some("2".into()));
+}
+
+#[test]
 fn values_and_existence() {
     let mut store = Store::new();
     store.must_put("long", long(1), 5, 6);

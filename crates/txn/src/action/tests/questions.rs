@@ -78,15 +78,6 @@ fn a_committed_transaction_is_told() {
 }
 
 #[test]
-fn a_late_pessimistic_lock_does_not_hide_the_commit() {
-    let mut store = Store::new();
-    store.must_put("k", "1", 5, 8);
-    store.must_lock(&["k"], 5, 8);
-    let committed = TxnStatus::Committed { commit_ts: Ts(8) };
-    assert_eq!(store.status(check_status("k", 5, Ts::MAX)).unwrap(), committed);
-}
-
-#[test]
 fn where_nothing_is_known() {
     let mut store = Store::new();
     store.must_prewrite(4, vec![put("k", "1")]);

@@ -81,21 +81,6 @@ fn a_commit_keeps_its_distance() {
 }
 
 #[test]
-fn a_stray_pessimistic_lock_goes_when_its_transaction_is_committed() {
-    let mut store = Store::new();
-    store.must_put("k", "1", 5, 6);
-    // Its request was slower than the commit.
-    let late = PessimisticLock {
-        allow_conflict: true,
-        ..pessimistic_lock(&["k"], 5, 5)
-    };
-    store.lock(late).unwrap();
-    store.must_be_locked("k", 5);
-    store.must_commit(&["k"], 5, 6);
-    assert_eq!((store.lock_of("k"), store.records("k").len()), (None, 1));
-}
-
-#[test]
 fn a_rollback_leaves_a_record_that_stops_the_transaction() {
     let mut store = Store::new();
     store.must_rollback(&[], 5);
