@@ -380,10 +380,13 @@ impl Pair {
         let (wanted, told) = match what % 12 {
             0..=2 => self.prewrite(chosen, start_ts, other),
             3 => {
-                // The timestamp that an async commit promised, or one of the TSO.
-                let promised = chosen.iter().filter_map(|key| self.model.own(*key, start_ts));
-                let promised = promised.map(|lock| lock.min_commit_ts).max().unwrap_or(0);
-                let done = chosen.iter().find_map(|key| self.model.keys[*key].committed_by(start_ts));
+                // The timestamp that an async commit promised by all its keys, or one of the TSO.
+                let own: Vec<&ModelLock> = (0..KEYS.len()).filter_map(|key| self.model.own(key, start_ts)).collect();
+                let promised = match own.iter().all(|lock| lock.asynchronous) {
+                    true => own.iter().map(|lock| lock.min_commit_ts).max().unwrap_or(0),
+                    false => 0,
+                };
+                let done = self.model.keys.iter().find_map(|key| key.committed_by(start_ts));
                 let commit_ts = match (promised, done) {
                     (_, Some(done)) => done,
                     (0, None) => self.model.timestamp(),
@@ -462,7 +465,11 @@ impl Pair {
         assert_eq!(told, wanted, "transaction {start_ts}");
     }
 
-    fn prewrite(&mut self, keys: Vec<usize>, start_ts: u64, other: u8) -> (Answer, Answer) {
+    fn prewrite(&mut self, mut keys: Vec<usize>, start_ts: u64, other: u8) -> (Answer, Answer) {
+        // A client that has committed sends old requests again at most.
+        if self.model.keys.iter().any(|key| key.committed_by(start_ts).is_some()) {
+            keys.retain(|key| self.model.keys[*key].committed_by(start_ts).is_some());
+        }
         let value = if other & 0x40 == 0 {
             Bytes::from(format!("{start_ts}"))
         } else {
