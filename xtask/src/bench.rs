@@ -10,6 +10,7 @@ use crate::workspace::{self, Profile};
 ///
 ///   cargo xtask bench engine    each engine: loads, synced batches, reads, memory, disk
 ///   cargo xtask bench kv        the whole system, beside a bare echo and etcd
+///   cargo xtask bench build-cache   the build cache beside nginx (with dav-ext; wrk, zstd)
 ///
 /// What follows the name goes to the benchmark; `cargo xtask bench kv --help` lists its options.
 /// Each ends with a line per goal (`goal put_vs_etcd_64: 3.4 (wanted >= 3.0): met`) and exits 1 if
@@ -25,6 +26,10 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<bool> {
     system::ensure()?;
     let mut report = Report::new("bench");
+    if args.bench[0] == "build-cache" {
+        report.stage("bench", build_cache);
+        return Ok(report.finish());
+    }
     report.stage("bench", || {
         stage::must(&mut workspace::build(Profile::Release, &["ferrite-server", "ferrite-bench"]))?;
         bench(&args.bench)
@@ -37,5 +42,14 @@ fn bench(arguments: &[String]) -> Result<Outcome> {
     let mut command = std::process::Command::new(workspace::binary(Profile::Release, "ferrite-bench"));
     command.args(arguments).current_dir(workspace::root());
     command.env("FERRITE_BIN", workspace::binary(Profile::Release, "ferrite"));
+    stage::run(&mut command)
+}
+
+/// The build cache's bench drives processes of others and reads their CPU time: a script.
+fn build_cache() -> Result<Outcome> {
+    stage::must(&mut workspace::build(Profile::Release, &["ferrite-build-cache"]))?;
+    let mut command = std::process::Command::new("python3");
+    command.arg(workspace::root().join("services/build-cache/bench.py"));
+    command.arg(workspace::binary(Profile::Release, "ferrite-build-cache"));
     stage::run(&mut command)
 }

@@ -23,6 +23,9 @@ const SEEDS: &str = "50";
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
+    /// Real build tools against the build cache, those that are installed (npm's in $NPM_DIR, sccache in $SCCACHE).
+    #[arg(long)]
+    clients: bool,
     /// Arguments of `cargo test`; with any, only that runs.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     cargo: Vec<String>,
@@ -31,6 +34,13 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<bool> {
     system::ensure()?;
     let mut report = Report::new("test");
+    if args.clients {
+        report.command("build", &mut workspace::build(Profile::Dev, &["ferrite-build-cache"]));
+        let mut clients = std::process::Command::new(workspace::root().join("services/build-cache/tests/clients.sh"));
+        clients.arg(workspace::binary(Profile::Dev, "ferrite-build-cache"));
+        report.command("clients", clients.arg(workspace::target().join("clients")));
+        return Ok(report.finish());
+    }
     if !args.cargo.is_empty() {
         report.command("cargo test", workspace::cargo(&["test", "--locked"]).args(&args.cargo));
         return Ok(report.finish());

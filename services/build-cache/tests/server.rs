@@ -385,7 +385,7 @@ fn killed_it_serves_no_wrong_byte_and_keeps_what_it_acknowledged() {
         let workers: Vec<_> = (0..3u64)
             .map(|worker| {
                 let (addr, known) = (server.addr.clone(), acknowledged.clone());
-                std::thread::spawn(move || work(&addr, (round * 3 + worker) * 1_000_000, &known))
+                base::thread::spawn("worker", move || work(&addr, (round * 3 + worker) * 1_000_000, &known))
             })
             .collect();
         // The kill comes after a number of uploads that somebody else makes, at whatever moment that is for the workers.

@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Build cache beside nginx WebDAV: CPU per request, requests a second, p99; goals as lines, exit 1 if one is missed.
+
+Started by `cargo xtask bench build-cache`. Needs nginx with dav-ext, wrk and zstd. CPU is the server's own (user + system, from
+/proc), so that the load generator and others on the machine spoil it less than they spoil rates. Content is half noise, half text:
+it shrinks to about a half, as build outputs do. Our answers are measured in two ways: `identity`, as nginx answers, and `zstd`, as
+clients get them that accept it."""
+import hashlib, json, os, random, re, shutil, subprocess, sys, tempfile, time, threading, socket
+
+BINARY = sys.argv[1]
+SECONDS = int(os.environ.get("BENCH_SECONDS", "5"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+TICK = os.sysconf("SC_CLK_TCK")
+SIZES = {"16KiB": (16 << 10, 2000), "1MiB": (1 << 20, 100)}
+OURS, NGINX = 18980, 18981
+goals = []
+
+
+def content(n, size):
+    rng = random.Random(n)
+    half = size // 2
+    return rng.randbytes(half) + bytes(97 + byte % 8 for byte in rng.randbytes(size - half))
+
+
+def cpu(pids):
+    total = 0
+    for pid in pids:
+        fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+def children(pid):
+    text = open(f"/proc/{pid}/task/{pid}/children").read()
+    return [int(word) for word in text.split()] or [pid]
+
+
+def wait_port(port):
+    for _ in range(200):
+        try:
+            return socket.create_connection(("127.0.0.1", port)).close()
+        except OSError:
+            time.sleep(0.05)
+    sys.exit(f"nothing listens on {port}")
+
+
+def start(base):
+    ours = subprocess.Popen([BINARY, "serve", "--addr", f"127.0.0.1:{OURS}", "--data-dir", f"{base}/ours", "--size-max", "8GiB"],
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    os.makedirs(f"{base}/nginx/root"), os.makedirs(f"{base}/nginx/tmp")
+    module = "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"
+    conf = f"""load_module {module};
+worker_processes 2; daemon off; pid {base}/nginx/pid; error_log /dev/null; user root;
+events {{ worker_connections 4096; }}
+http {{ access_log off; client_body_temp_path {base}/nginx/tmp; client_max_body_size 0; sendfile on; tcp_nodelay on; keepalive_requests 100000000;
+server {{ listen 127.0.0.1:{NGINX}; root {base}/nginx/root; location / {{ dav_methods PUT DELETE; create_full_put_path on; }} }} }}"""
+    open(f"{base}/nginx/conf", "w").write(conf)
+    nginx = subprocess.Popen(["nginx", "-c", f"{base}/nginx/conf"], stderr=subprocess.DEVNULL)
+    wait_port(OURS), wait_port(NGINX), time.sleep(0.3)
+    return ours, nginx
+
+
+def upload(url, files, log):
+    """Uploads each file once, eight at a time; seconds of each."""
+    with open(log + ".cfg", "w") as config:
+        for path, name in files:
+            config.write(f'url = "{url}/{name}"\nupload-file = "{path}"\noutput = "/dev/null"\n')
+    start = time.time()
+    out = subprocess.run(["curl", "-sS", "-Z", "--parallel-max", "8", "-w", "%{stderr}%{http_code} %{time_total}\n", "-K", log + ".cfg"],
+                         capture_output=True, text=True)
+    rows = [line.split() for line in out.stderr.splitlines() if re.match(r"\d{3} ", line)]
+    bad = [row for row in rows if row[0] not in ("200", "201", "204")]
+    if bad or len(rows) != len(files):
+        sys.exit(f"{len(bad)} uploads failed, {len(rows)} of {len(files)} answered: {bad[:1]} {out.stderr[:200]}")
+    return time.time() - start, sorted(float(row[1]) for row in rows)
+
+
+def p99(values):
+    return values[min(len(values) - 1, len(values) * 99 // 100)] * 1000
+
+
+def get(port, names, log, header=""):
+    lua = "local names = {" + ",".join(f'"{name}"' for name in names) + "}\nlocal n = 0\n"
+    lua += f"request = function() n = n % #names + 1; return wrk.format('GET', '/' .. names[n], {{{header}}}) end\n"
+    open(log + ".lua", "w").write(lua)
+    out = subprocess.run(["wrk", "-t1", "-c8", f"-d{SECONDS}s", "--latency", "-s", log + ".lua", f"http://127.0.0.1:{port}"],
+                         capture_output=True, text=True).stdout
+    if "Non-2xx" in out or "Socket errors" in out:
+        sys.exit(f"gets failed:\n{out}")
+    number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()
+    return int(re.search(r"(\d+) requests in", out)[1]), float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+
+
+def median(values):
+    return sorted(values)[len(values) // 2]
+
+
+def codec_micros(files, size):
+    """sha256 and zstd -1 of these bytes, one core, microseconds each file."""
+    blobs = [open(path, "rb").read() for path, _ in files]
+    start = time.process_time()
+    for blob in blobs:
+        hashlib.sha256(blob).digest()
+    sha = (time.process_time() - start) / len(blobs) * 1e6
+    joined = files[0][0] + ".all"
+    open(joined, "wb").write(b"".join(blobs))
+    out = subprocess.run(["zstd", "-q", "-b1", "-e1", "-i1", f"-B{size}", joined], capture_output=True, text=True)
+    rate = float(re.findall(r"([\d.]+) MB/s", out.stdout + out.stderr)[0])
+    os.remove(joined)
+    return sha, size / rate
+
+
+def goal(name, value, most):
+    goals.append(value <= most)
+    print(f"goal {name}: {value:.2f} (wanted <= {most}): {'met' if value <= most else 'missed'}", flush=True)
+
+
+def measure(place, base):
+    lines = {}
+    ours, nginx = start(base)
+    try:
+        pids = {"ours": [ours.pid], "nginx": children(nginx.pid)}
+        for label, (size, count) in SIZES.items():
+            os.makedirs(f"{base}/in", exist_ok=True)
+            costs = {"ours": [], "nginx": []}
+            names = {}
+            for round_ in range(ROUNDS):
+                files = []
+                for n in range(count):
+                    blob = content(round_ * 1_000_003 + n + size, size)
+                    path = f"{base}/in/{n}"
+                    open(path, "wb").write(blob)
+                    files.append((path, "cas/" + hashlib.sha256(blob).hexdigest()))
+                sha, zstd = codec_micros(files, size)
+                for who, port in (("nginx", NGINX), ("ours", OURS)):
+                    before = cpu(pids[who])
+                    seconds, times = upload(f"http://127.0.0.1:{port}", files, f"{base}/log")
+                    costs[who].append(((cpu(pids[who]) - before) / count * 1e6, count / seconds, p99(times)))
+                names[round_] = [name for _, name in files]
+            for who in costs:
+                row = [median([cost[i] for cost in costs[who]]) for i in range(3)]
+                lines[f"PUT {label} {who}"] = row
+                print(f"{place:6} PUT {label:6} {who:14} {row[0]:8.1f} CPU us/request {row[1]:9.0f} /s  p99 {row[2]:7.2f} ms", flush=True)
+            print(f"{place:6} PUT {label:6} sha256 {sha:.1f} us, zstd -1 {zstd:.1f} us of the same bytes")
+            goal(f"put_{label}_{place}_vs_nginx_sha_zstd", lines[f"PUT {label} ours"][0] / (lines[f"PUT {label} nginx"][0] + sha + zstd), 1.3)
+            for who, port, header in (("nginx", NGINX, ""), ("ours", OURS, ""), ("ours zstd", OURS, '["accept-encoding"]="zstd"')):
+                rows = []
+                for _ in range(ROUNDS):
+                    pid = pids[who.split()[0]]
+                    before = cpu(pid)
+                    requests, tail = get(port, names[ROUNDS - 1], f"{base}/log", header)
+                    rows.append(((cpu(pid) - before) / requests * 1e6, requests / SECONDS, tail))
+                row = [median([r[i] for r in rows]) for i in range(3)]
+                lines[f"GET {label} {who}"] = row
+                print(f"{place:6} GET {label:6} {who:14} {row[0]:8.1f} CPU us/request {row[1]:9.0f} /s  p99 {row[2]:7.2f} ms", flush=True)
+            for who in ("ours", "ours zstd"):
+                name = "identity" if who == "ours" else "zstd"
+                goal(f"get_{label}_{place}_{name}_vs_nginx", lines[f"GET {label} {who}"][0] / lines[f"GET {label} nginx"][0], 1.2)
+        if place == "disk":
+            for who in ("ours", "ours zstd"):
+                goal(f"cores_for_5000_get_16KiB_{who.replace(' ', '_')}", lines[f"GET 16KiB {who}"][0] * 5000 / 1e6, 1.0)
+            goal("rss_mb_less_index_1000_uploads", parallel_uploads(ours.pid), 200)
+    finally:
+        ours.terminate(), nginx.terminate(), ours.wait(), nginx.wait()
+
+
+def parallel_uploads(pid):
+    """1,000 uploads of 1 MiB at once, each stopped three quarters in, so that all are in flight together."""
+    blob = content(7, 1 << 20)
+    sockets = []
+    for n in range(1000):
+        body = n.to_bytes(8, "little") + blob[8:]
+        s = socket.create_connection(("127.0.0.1", OURS))
+        s.sendall(f"PUT /cas/{hashlib.sha256(body).hexdigest()} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n".encode())
+        sockets.append((s, body))
+    senders = [threading.Thread(target=lambda part: [s.sendall(body[: 3 << 18]) for s, body in part], args=(sockets[k::8],)) for k in range(8)]
+    [t.start() for t in senders], [t.join() for t in senders], time.sleep(1)
+    rss = lambda: int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{pid}/status").read())[1]) / 1024
+    status = json.loads(subprocess.run(["curl", "-s", f"http://127.0.0.1:{OURS}/status"], capture_output=True).stdout)
+    flight, index, held = status["uploads"], status["store"]["index_bytes"] / 1e6, rss()
+    answered = 0
+    for s, body in sockets:
+        s.sendall(body[3 << 18:])
+    for s, _ in sockets:
+        answered += s.recv(12) == b"HTTP/1.1 200"
+        s.close()
+    print(f"{flight} uploads in flight, RSS {held:.0f} MB, index {index:.1f} MB; {answered} of 1000 stored", flush=True)
+    if answered != 1000:
+        sys.exit("not every upload was stored")
+    return held - index
+
+
+print(f"load average at start: {os.getloadavg()}; rounds {ROUNDS} of {SECONDS} s, medians", flush=True)
+for place, parent in (("tmpfs", "/dev/shm"), ("disk", os.environ.get("BENCH_DISK", "/var/tmp"))):
+    base = tempfile.mkdtemp(prefix="ferrite-bench-", dir=parent)
+    try:
+        measure(place, base)
+    finally:
+        shutil.rmtree(base)
+print(f"load average at end: {os.getloadavg()}")
+sys.exit(0 if all(goals) else 1)
