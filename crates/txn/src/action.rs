@@ -3,6 +3,7 @@
 //! The caller holds the latches of the command's keys from before the snapshot until the modifications are applied, so what an action
 //! reads of its keys stays true until then.
 
+mod collect;
 mod commit;
 mod lock;
 mod prewrite;
@@ -140,6 +141,7 @@ impl<'a> Action<'a> {
                 keys,
             }) => self.resolve_keys(keys, *start_ts, *commit_ts),
             Command::ResolveLock(ResolveLock::Region { txns, found, scan }) => self.resolve_region(txns, found, scan.as_ref()),
+            Command::Collect { safe_point, keys, scan } => self.collect(*safe_point, keys, scan.as_ref()),
             Command::DeleteRange { start, end, notify_only } => self.delete_range(start, end, *notify_only),
         }
     }

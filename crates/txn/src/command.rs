@@ -49,6 +49,14 @@ pub enum Command {
         start_ts: Ts,
     },
     ResolveLock(ResolveLock),
+    /// Drops what no read at or above `safe_point` needs. A slice at a time: the answer tells where the next one begins.
+    Collect {
+        safe_point: Ts,
+        /// Keys with garbage; empty in a request.
+        keys: Vec<Key>,
+        /// Where to look on, encoded; nothing, or empty: at the region's start. As [`Command::PessimisticRollback`]'s.
+        scan: Option<Bytes>,
+    },
     /// Deletes all versions of a range `[start, end)` (encoded; an empty end is the region's), without transaction. `notify_only`: only
     /// replicated, deletes nothing.
     DeleteRange {
@@ -68,6 +76,7 @@ impl Command {
             | Command::Rollback { keys, .. }
             | Command::PessimisticRollback { keys, .. }
             | Command::CheckSecondaryLocks { keys, .. }
+            | Command::Collect { keys, .. }
             | Command::ResolveLock(ResolveLock::Lite { keys, .. }) => Box::new(keys.iter()),
             Command::ResolveLock(ResolveLock::Region { found, .. }) => Box::new(found.iter().map(|(key, _)| key)),
             Command::Cleanup { key, .. }
@@ -107,6 +116,7 @@ impl Command {
             Command::CheckTxnStatus(_) => "check_txn_status",
             Command::CheckSecondaryLocks { .. } => "check_secondary_locks",
             Command::ResolveLock(_) => "resolve_lock",
+            Command::Collect { .. } => "collect",
             Command::DeleteRange { .. } => "delete_range",
         }
     }
@@ -297,6 +307,12 @@ pub enum Output {
     },
     Status(TxnStatus),
     Secondaries(SecondaryStatus),
+    /// `next`: where the next slice begins; none: the region is done.
+    Collected {
+        /// Records, without the values that went with them.
+        deleted: u64,
+        next: Option<Bytes>,
+    },
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -18,8 +18,11 @@ pub mod action;
 pub mod command;
 pub mod concurrency;
 pub mod deadlock;
+#[cfg(test)]
+mod driver;
 pub mod error;
 mod fields;
+pub mod gc;
 pub mod key;
 pub mod lock;
 mod metrics;

@@ -43,6 +43,9 @@ pub(crate) static LOCK_WAIT: LazyLock<Histogram> = LazyLock::new(|| {
 pub(crate) static DEADLOCKS: LazyLock<IntCounter> =
     LazyLock::new(|| counter("ferrite_txn_deadlocks_total", "waits ended because they closed a circle"));
 
+pub(crate) static COLLECTED: LazyLock<IntCounter> =
+    LazyLock::new(|| counter("ferrite_txn_gc_records_total", "records that garbage collection deleted"));
+
 pub(crate) fn on_answer(command: &str, seconds: f64, result: &Result<Output>) {
     COMMANDS.with_label_values(&[command, outcome(result)]).inc();
     COMMAND.with_label_values(&[command]).observe(seconds);

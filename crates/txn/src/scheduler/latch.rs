@@ -282,10 +282,7 @@ mod tests {
                     let names = waiting.remove(&task).expect("it waited");
                     running.insert(task, names);
                 }
-                let mut all: Vec<_> = running
-                    .values()
-                    .flat_map(std::collections::BTreeSet::from_iter)
-                    .collect();
+                let mut all: Vec<_> = running.values().flat_map(std::collections::BTreeSet::from_iter).collect();
                 let count = all.len();
                 all.sort();
                 all.dedup();

@@ -581,7 +581,7 @@ fn answer(outcome: Result<Output>) -> Answer {
             SecondaryStatus::Committed { commit_ts } => Answer::Committed(commit_ts.0),
             SecondaryStatus::RolledBack => Answer::RolledBack,
         },
-        Ok(Output::Done | Output::PessimisticLocked(_) | Output::HeartBeat { .. }) => Answer::Done,
+        Ok(Output::Done | Output::PessimisticLocked(_) | Output::HeartBeat { .. } | Output::Collected { .. }) => Answer::Done,
         Err(Error::Locked(_)) => Answer::Locked,
         Err(Error::Committed { commit_ts, .. }) => Answer::Committed(commit_ts.0),
         Err(
