@@ -211,6 +211,25 @@ fn what_is_wrong_is_refused_clearly() {
 }
 
 #[test]
+fn an_upload_that_stops_is_ended_with_408() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("c.toml");
+    std::fs::write(&config, "[server]\nidle = \"1s\"\n").expect("writes");
+    let server = start(&dir.path().join("d"), &["--config", config.to_str().expect("text")]);
+    let mut io = TcpStream::connect(&server.addr).expect("connects");
+    io.write_all(b"PUT /dav/slow HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\nsome")
+        .expect("sends");
+    let mut answer = String::new();
+    io.read_to_string(&mut answer).expect("is answered");
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert_eq!(server.status("GET", "/dav/slow", b""), 404);
+    let mut silent = TcpStream::connect(&server.addr).expect("connects");
+    silent.write_all(b"GET /dav/slow HTT").expect("sends");
+    let mut rest = Vec::new();
+    silent.read_to_end(&mut rest).expect("headers that never end are cut off");
+}
+
+#[test]
 fn rights_hold_by_instance_and_gradle_is_never_switched_off() {
     let dir = tempfile::tempdir().expect("a folder");
     let config = dir.path().join("c.toml");
