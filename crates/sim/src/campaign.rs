@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use base::MonoTime;
 use parking_lot::Mutex;
-use raftstore::planted::Bug;
 
-use crate::counts::{Counts, SITES};
+use crate::counts::{Counts, sites};
 use crate::options::Workload;
+use crate::planted::Bug;
 use crate::run::{Report, Task, run};
 
 /// Seeds to run.
@@ -122,16 +122,12 @@ impl Shared {
 pub fn goals(plan: &Plan, summary: &Summary) -> (Vec<String>, bool) {
     let mut goals = Goals::default();
     if let Some(bug) = plan.planted {
-        let name = Bug::ALL
-            .into_iter()
-            .find(|(_, known)| *known == bug)
-            .map_or("unknown", |(name, _)| name);
         let caught = summary
             .failures
             .first()
             .map_or("never".to_owned(), |report| format!("after {}", report.seed - plan.start + 1));
         goals.add(
-            &format!("planted_{}_caught_seeds", name.replace('-', "_")),
+            &format!("planted_{}_caught_seeds", bug.name().replace('-', "_")),
             &caught,
             "<= 500",
             !summary.failures.is_empty(),
@@ -157,12 +153,13 @@ pub fn goals(plan: &Plan, summary: &Summary) -> (Vec<String>, bool) {
     goals.add("speed_x_per_core", &format!("{speed:.0}"), ">= 100", speed >= 100.0);
     // Fewer seeds need not reach every site.
     if plan.seeds >= 100 {
-        let missing = summary.counts.missing_sites();
-        let reached = SITES.len() - missing.len();
+        let sites = sites(plan.workload);
+        let missing = summary.counts.missing(&sites);
+        let reached = sites.len() - missing.len();
         goals.add(
             "sites_reached",
             &reached.to_string(),
-            &SITES.len().to_string(),
+            &sites.len().to_string(),
             missing.is_empty(),
         );
         if !missing.is_empty() {
@@ -244,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_planted_bug_must_be_caught() {
-        let bug = Some(Bug::AckBeforeFsync);
+        let bug = Some(Bug::Raft(raftstore::planted::Bug::AckBeforeFsync));
         let (lines, met) = goals(&plan(bug), &summary(true));
         assert!(met);
         assert_eq!(

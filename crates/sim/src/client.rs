@@ -3,18 +3,18 @@
 //! A plain value that takes the time, its draws and what reached it, and gives back what it sends, when it wants to be woken and
 //! how its operation ended. One operation at a time.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base::{MonoTime, PeerId, RegionId};
+use base::MonoTime;
 use bytes::Bytes;
-use engine::kv::{Context, Error};
+use engine::kv::Error;
 use proto::metapb::{Peer, Region};
 
 use crate::history::{Kind, Op};
 use crate::message::{Act, Message, Request, Response};
 use crate::network::Node;
 use crate::rng::Rng;
+use crate::routes::Routes;
 
 /// Between elements of a list, in its value.
 pub const LIST_SEPARATOR: u8 = b',';
@@ -50,18 +50,11 @@ pub struct Patience {
 pub struct Client {
     rng: Rng,
     pub patience: Patience,
-    /// By start key; the client's belief, which may be long out of date.
-    routes: BTreeMap<Bytes, Route>,
+    routes: Routes,
     running: Option<Running>,
     next_number: u64,
     /// Share of reads that ask any peer rather than the leader.
     replica_reads: f64,
-}
-
-#[derive(Clone, Debug)]
-struct Route {
-    region: Region,
-    leader: Option<Peer>,
 }
 
 struct Running {
@@ -76,32 +69,19 @@ struct Running {
 
 impl Client {
     pub fn new(rng: Rng, patience: Patience, replica_reads: f64, belief: &[Region]) -> Client {
-        let mut client = Client {
+        Client {
             rng,
             patience,
-            routes: BTreeMap::new(),
+            routes: Routes::new(belief),
             running: None,
             next_number: 0,
             replica_reads,
-        };
-        client.believe(belief);
-        client
+        }
     }
 
     /// Forgets every route and believes in these regions, as a client does that slept since they were true.
     pub fn believe(&mut self, regions: &[Region]) {
-        self.routes = regions
-            .iter()
-            .map(|region| {
-                (
-                    region.start_key.clone(),
-                    Route {
-                        region: region.clone(),
-                        leader: None,
-                    },
-                )
-            })
-            .collect();
+        self.routes = Routes::new(regions);
     }
 
     pub fn is_idle(&self) -> bool {
@@ -139,7 +119,7 @@ impl Client {
         let is_write = running.op.is_write();
         if let Node::Store(store) = asked {
             if !self.patience.stubborn {
-                self.forget_leader(store);
+                self.routes.forget_leader(store);
             }
             if is_write {
                 return self.end(Kind::Info, "no answer in time".into(), out);
@@ -149,7 +129,7 @@ impl Client {
     }
 
     pub fn on_located(&mut self, now: MonoTime, region: Region, leader: Peer, out: &mut Out) {
-        self.learn(region, Some(leader));
+        self.routes.learn(region, Some(leader));
         if self.running.as_ref().is_some_and(|running| running.asked == Some(Node::Pd)) {
             self.retry(now, "asked the placement driver", out);
         }
@@ -164,7 +144,7 @@ impl Client {
                 match &mut running.op {
                     Op::Get { value: read, .. } => *read = value.map(|value| text(&value)),
                     Op::List { elements, .. } => *elements = value.map_or(Vec::new(), |value| parse_list(&value)),
-                    Op::Put { .. } | Op::Delete { .. } | Op::Append { .. } | Op::Timestamp { .. } => {}
+                    Op::Put { .. } | Op::Delete { .. } | Op::Append { .. } | Op::Timestamp { .. } | Op::Txn(_) => {}
                 }
                 self.end(Kind::Ok, String::new(), out);
             }
@@ -179,17 +159,7 @@ impl Client {
             return self.end(Kind::Info, error.to_string(), out);
         }
         let why = error.to_string();
-        match error {
-            Error::NotLeader { region, leader } => self.lead(region, leader),
-            Error::EpochNotMatch { current } => current.into_iter().for_each(|region| self.learn(region, None)),
-            Error::KeyNotInRegion { region, .. } => self.learn(region, None),
-            Error::RegionNotFound { .. } | Error::MismatchPeer { .. } | Error::StoreNotMatch { .. } => {
-                if let Some(Node::Store(store)) = asked {
-                    self.forget_leader(store);
-                }
-            }
-            _ => {}
-        }
+        self.routes.on_refusal(error, asked);
         self.retry(now, &why, out);
     }
 
@@ -213,8 +183,7 @@ impl Client {
         running.number = self.next_number;
         self.next_number += 1;
         let key = Bytes::copy_from_slice(running.op.key().as_bytes());
-        let route = self.routes.range(..=key.clone()).next_back().map(|(_, route)| route);
-        let route = route.filter(|route| route.region.end_key.is_empty() || key < route.region.end_key);
+        let route = self.routes.find(&key);
         let ask_pd = running.failures % 4 == 3;
         let (node, message) = match route.filter(|_| !ask_pd) {
             None => (Node::Pd, Message::Locate { key }),
@@ -223,7 +192,7 @@ impl Client {
                 let peer = *believed.unwrap_or_else(|| self.rng.pick(&route.region.peers));
                 let request = Request {
                     id: running.number,
-                    ctx: context(route, &peer, running.replica_read),
+                    ctx: route.context(&peer, running.replica_read),
                     act: act(&running.op),
                 };
                 (Node::Store(peer.store_id), Message::Request(request))
@@ -243,58 +212,6 @@ impl Client {
             why,
         });
     }
-
-    /// Takes in a region, unless a newer one is known; ranges that it overlaps make room.
-    fn learn(&mut self, region: Region, leader: Option<Peer>) {
-        if region.peers.is_empty() {
-            return;
-        }
-        let overlaps = |route: &Route| raftstore::region::overlap(&route.region, &region);
-        let newer = |route: &Route| version(&route.region) > version(&region);
-        if self.routes.values().any(|route| overlaps(route) && newer(route)) {
-            return;
-        }
-        let known = self
-            .routes
-            .get(&region.start_key)
-            .filter(|route| route.region == region)
-            .and_then(|route| route.leader);
-        self.routes.retain(|_, route| !overlaps(route));
-        self.routes.insert(
-            region.start_key.clone(),
-            Route {
-                region,
-                leader: leader.or(known),
-            },
-        );
-    }
-
-    fn lead(&mut self, region: RegionId, leader: Option<Peer>) {
-        for route in self.routes.values_mut().filter(|route| route.region.id == region.0) {
-            route.leader.clone_from(&leader);
-        }
-    }
-
-    fn forget_leader(&mut self, store: u64) {
-        for route in self.routes.values_mut() {
-            route.leader.take_if(|leader| leader.store_id == store);
-        }
-    }
-}
-
-fn version(region: &Region) -> (u64, u64) {
-    let epoch = raftstore::region::epoch(region);
-    (epoch.version, epoch.conf_ver)
-}
-
-fn context(route: &Route, peer: &Peer, replica_read: bool) -> Context {
-    Context {
-        region: RegionId(route.region.id),
-        epoch: raftstore::region::epoch(&route.region),
-        peer: PeerId(peer.id),
-        replica_read,
-        ..Context::default()
-    }
 }
 
 fn act(op: &Op) -> Act {
@@ -307,6 +224,7 @@ fn act(op: &Op) -> Act {
         },
         Op::Delete { .. } => Act::Delete { key: key() },
         Op::Timestamp { .. } => unreachable!("timestamps come from the placement driver"),
+        Op::Txn(_) => unreachable!("transactions have clients of their own"),
         Op::Append { element, .. } => Act::Append {
             key: key(),
             element: Bytes::copy_from_slice(element.as_bytes()),
@@ -343,6 +261,7 @@ fn parse_list(bytes: &[u8]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base::{PeerId, RegionId};
     use proto::metapb::RegionEpoch;
 
     fn peer(id: u64) -> Peer {

@@ -3,12 +3,23 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::options::Workload;
+
 /// Counters by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts(BTreeMap<&'static str, u64>);
 
 /// Moments in which a faulty system would go wrong. A campaign that never reached one of them has shown nothing about it.
-pub const SITES: [&str; 28] = [
+pub fn sites(workload: Workload) -> Vec<&'static str> {
+    let all = FAULTS.iter();
+    match workload {
+        Workload::Txn => all.chain(&TRANSACTIONS).copied().collect(),
+        _ if workload.is_transactional() => all.copied().collect(),
+        _ => all.chain(&OPERATIONS).copied().collect(),
+    }
+}
+
+const FAULTS: [&str; 27] = [
     "crash",
     "crash_of_all",
     "crash_lost_log_writes",
@@ -33,10 +44,28 @@ pub const SITES: [&str; 28] = [
     "request_from_the_past",
     "refused_not_here",
     "refused_epoch",
-    "refused_stale_command",
     "read_under_lease",
     "admin_refused",
     "placement_restart",
+];
+
+/// Of single operations besides.
+const OPERATIONS: [&str; 1] = ["refused_stale_command"];
+
+/// Of transactions besides.
+const TRANSACTIONS: [&str; 12] = [
+    "client_died",
+    "operation_unknown",
+    "met_lock",
+    "write_conflict",
+    "write_skew",
+    "deadlock",
+    "commit_ts_expired",
+    "txn_not_found",
+    "txn_lock_not_found",
+    "pessimistic_lock_not_found",
+    "pessimistic_lock_rolled_back",
+    "max_ts_synchronised",
 ];
 
 impl Counts {
@@ -57,8 +86,8 @@ impl Counts {
     }
 
     /// Sites that were never reached.
-    pub fn missing_sites(&self) -> Vec<&'static str> {
-        SITES.into_iter().filter(|site| self.get(site) == 0).collect()
+    pub fn missing(&self, sites: &[&'static str]) -> Vec<&'static str> {
+        sites.iter().copied().filter(|site| self.get(site) == 0).collect()
     }
 }
 
@@ -85,7 +114,8 @@ mod tests {
         all.merge(&one);
         all.merge(&one);
         assert_eq!(all.to_string(), "crash=2 operation_ok=10");
-        assert_eq!(all.missing_sites().len(), SITES.len() - 1);
-        assert!(!all.missing_sites().contains(&"crash"));
+        let sites = sites(Workload::All);
+        assert_eq!(all.missing(&sites).len(), sites.len() - 1);
+        assert!(!all.missing(&sites).contains(&"crash"));
     }
 }

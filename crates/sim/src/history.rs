@@ -7,7 +7,7 @@
 //! - every value ever written is unique, so that a read tells which write it saw.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,13 +44,56 @@ pub enum Op {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         elements: Vec<String>,
     },
+    /// Several keys at once.
+    Txn(Txn),
+}
+
+/// A transaction: what it read, what it wrote, and at which timestamps. At invocation only the keys to read are known; writes are known
+/// as soon as an outcome is, whichever it is, unless the transaction ended before it knew them itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Txn {
+    pub reads: Vec<Read>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub writes: Vec<Write>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ts: Option<u64>,
+    /// Of a transaction that wrote and is known to be committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_ts: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    pub key: String,
+    /// Absent if nothing was there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// The time as of which it was read: of the snapshot, or later if the key was locked before it was read. Absent when not read yet,
+    /// and of reads of the latest version, whose time nobody knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ts: Option<u64>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Write {
+    pub key: String,
+    /// Unique over the history. Absent: deletes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+impl Txn {
+    /// What it read of `key`; `None` if it did not read it.
+    pub fn read(&self, key: &str) -> Option<&Read> {
+        self.reads.iter().find(|read| read.key == key)
+    }
 }
 
 impl Op {
     /// The key; operations without one have the empty key.
     pub fn key(&self) -> &str {
         match self {
-            Op::Timestamp { .. } => "",
+            Op::Timestamp { .. } | Op::Txn(_) => "",
             Op::Put { key, .. } | Op::Delete { key } | Op::Get { key, .. } | Op::Append { key, .. } | Op::List { key, .. } => key,
         }
     }
@@ -95,10 +138,11 @@ pub struct Record {
 pub enum Outcome {
     Ok,
     Unknown,
+    Failed,
 }
 
 /// An operation with its outcome. `called` and `returned` are places in the history: what returned before another was called
-/// has a smaller place. Failed operations are left out, since they did not happen.
+/// has a smaller place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub process: u64,
@@ -146,7 +190,7 @@ impl History {
     }
 
     /// Writes the records as JSON lines.
-    pub fn write_to(&self, out: &mut dyn Write) -> std::io::Result<()> {
+    pub fn write_to(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         for record in &self.records {
             serde_json::to_writer(&mut *out, record)?;
             out.write_all(b"\n")?;
@@ -171,24 +215,30 @@ impl History {
         Ok(history)
     }
 
-    /// Pairs invocations with outcomes, in the order of invocation, and checks the rules above.
+    /// Pairs invocations with outcomes, in the order of invocation, and checks the rules above. Failed operations are left out, since
+    /// they did not happen.
     pub fn operations(&self) -> Result<Vec<Operation>, Error> {
+        let mut operations = self.all_operations()?;
+        operations.retain(|operation| operation.outcome != Outcome::Failed);
+        Ok(operations)
+    }
+
+    /// Like [`operations`](History::operations), with those that failed.
+    pub fn all_operations(&self) -> Result<Vec<Operation>, Error> {
         let mut order: Vec<(usize, &Record)> = self.records.iter().enumerate().collect();
         order.sort_by_key(|(_, record)| record.time_ns);
         let mut pairing = Pairing::default();
         for (place, (record_number, record)) in order.into_iter().enumerate() {
             pairing.add(place as u64, record_number, record)?;
         }
-        let operations: Vec<_> = pairing.operations.into_iter().flatten().collect();
-        check_values_unique(&operations)?;
-        Ok(operations)
+        check_values_unique(&pairing.operations)?;
+        Ok(pairing.operations)
     }
 }
 
 #[derive(Default)]
 struct Pairing {
-    /// `None` where the operation failed.
-    operations: Vec<Option<Operation>>,
+    operations: Vec<Operation>,
     /// Index of each process's open operation; `None` after an unknown outcome.
     open: BTreeMap<u64, Option<usize>>,
 }
@@ -206,29 +256,33 @@ impl Pairing {
             }
             self.open.insert(process, Some(self.operations.len()));
             let op = record.op.clone();
-            self.operations.push(Some(Operation {
+            self.operations.push(Operation {
                 process,
                 op,
                 called: place,
                 returned: u64::MAX,
                 outcome: Outcome::Unknown,
-            }));
+            });
             return Ok(());
         }
         let Some(Some(index)) = open else {
             return Err(Error::NotBegun { process, record: number });
         };
+        let begun = &mut self.operations[index];
         match record.kind {
             Kind::Ok => {
-                let begun = self.operations[index].as_mut().expect("an open operation did not fail");
                 (begun.op, begun.returned, begun.outcome) = (record.op.clone(), place, Outcome::Ok);
                 self.open.remove(&process);
             }
             Kind::Fail => {
-                self.operations[index] = None;
+                (begun.op, begun.returned, begun.outcome) = (record.op.clone(), place, Outcome::Failed);
                 self.open.remove(&process);
             }
-            Kind::Info => drop(self.open.insert(process, None)),
+            Kind::Info => {
+                // What a transaction was about to write is known only now.
+                begun.op = record.op.clone();
+                self.open.insert(process, None);
+            }
             Kind::Invoke => unreachable!("handled above"),
         }
         Ok(())
@@ -237,11 +291,16 @@ impl Pairing {
 
 fn check_values_unique(operations: &[Operation]) -> Result<(), Error> {
     let mut seen = std::collections::BTreeSet::new();
-    for operation in operations {
-        if let Op::Put { value, .. } | Op::Append { element: value, .. } = &operation.op
-            && !seen.insert(value)
-        {
-            return Err(Error::ValueReused { value: value.clone() });
+    let written = |operation: &'_ Operation| -> Vec<String> {
+        match &operation.op {
+            Op::Put { value, .. } | Op::Append { element: value, .. } => vec![value.clone()],
+            Op::Txn(txn) => txn.writes.iter().filter_map(|write| write.value.clone()).collect(),
+            _ => Vec::new(),
+        }
+    };
+    for value in operations.iter().flat_map(written) {
+        if !seen.insert(value.clone()) {
+            return Err(Error::ValueReused { value });
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Whole clusters on one thread: stores, placement driver and clients under virtual time, with networks, disks and clocks that fail.
 //!
-//! [`world::World`] drives the very machines that production runs (`raftstore`'s peers and appliers, `pd`'s machine) through one
-//! queue of events. [`run`] takes a seed through chaos, healing and judgement; [`campaign`] takes many. Histories of what clients did
+//! [`world::World`] drives the very machines that production runs (`raftstore`'s peers and appliers, `txn`'s scheduler, `pd`'s machine)
+//! through one queue of events. [`run`] takes a seed through chaos, healing and judgement; [`campaign`] takes many. Histories of what clients did
 //! and saw go to [`check`], whose judges know nothing else. [`history`] and [`check`] serve tests of real processes as well.
 //!
 //! Invariants: one seed is one run, on every machine (every draw comes from [`rng`], every order is sorted, time is [`queue`]'s);
@@ -18,10 +18,13 @@ pub mod network;
 pub mod observer;
 pub mod options;
 pub mod placement;
+pub mod planted;
 pub mod queue;
 pub mod rng;
+pub mod routes;
 pub mod run;
 pub mod store;
 pub mod trace;
+pub mod txn_client;
 pub mod workload;
 pub mod world;

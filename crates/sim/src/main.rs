@@ -4,18 +4,18 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use raftstore::planted::Bug;
 use sim::campaign::{Plan, campaign, goals};
 use sim::options::{Options, Workload};
+use sim::planted::Bug;
 use sim::run::{Report, Task, run};
 
 /// Runs whole clusters on one thread under virtual time, each from a seed, and checks what their clients saw.
 #[derive(Debug, Parser)]
 #[command(name = "ferrite-sim", version)]
 struct Args {
-    /// What clients do.
-    #[arg(value_enum, default_value = "all")]
-    workload: Workload,
+    /// What clients do: `all` single operations unless told, or with `--planted` what must show the bug.
+    #[arg(value_enum)]
+    workload: Option<Workload>,
     /// How many seeds to run: 100 unless told, and 500 at most with `--planted`, which stops at the first that catches the bug.
     #[arg(long)]
     seeds: Option<u64>,
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     match bugs(args.planted.as_deref()) {
         Err(name) => {
-            let known: Vec<_> = Bug::ALL.iter().map(|(name, _)| *name).collect();
+            let known: Vec<_> = Bug::all().into_iter().map(|(name, _)| name).collect();
             eprintln!("no bug is called {name}; known: all {}", known.join(" "));
             ExitCode::from(2)
         }
@@ -72,19 +72,25 @@ fn main() -> ExitCode {
 fn bugs(name: Option<&str>) -> Result<Vec<Option<Bug>>, &str> {
     match name {
         None => Ok(vec![None]),
-        Some("all") => Ok(Bug::ALL.iter().map(|(_, bug)| Some(*bug)).collect()),
-        Some(name) => match Bug::ALL.iter().find(|(known, _)| *known == name) {
-            Some((_, bug)) => Ok(vec![Some(*bug)]),
+        Some("all") => Ok(Bug::all().into_iter().map(|(_, bug)| Some(bug)).collect()),
+        Some(name) => match Bug::all().into_iter().find(|(known, _)| *known == name) {
+            Some((_, bug)) => Ok(vec![Some(bug)]),
             None => Err(name),
         },
     }
 }
 
+fn workload(args: &Args, planted: Option<Bug>) -> Workload {
+    let due = planted.map_or(Workload::All, Bug::workload);
+    args.workload.unwrap_or(due)
+}
+
 fn run_one(args: &Args, seed: u64, planted: Option<Bug>) -> bool {
-    println!("seed {seed:x}: {}", Options::swarm(seed));
+    let workload = workload(args, planted);
+    println!("seed {seed:x}: {}", Options::swarm_of(seed, workload));
     let task = Task {
         seed,
-        workload: args.workload,
+        workload,
         planted,
         trace: args.trace,
     };
@@ -102,7 +108,7 @@ fn run_one(args: &Args, seed: u64, planted: Option<Bug>) -> bool {
         report.virtual_time.as_secs_f64(),
         report.counts
     );
-    tell_failure(args.workload, &report);
+    tell_failure(workload, &report);
     report.failure.is_none() != planted.is_some()
 }
 
@@ -112,11 +118,11 @@ fn run_many(args: &Args, planted: Option<Bug>) -> bool {
         start: args.start,
         seeds: args.seeds.unwrap_or(if planted.is_some() { 500 } else { 100 }),
         jobs: args.jobs.unwrap_or(cores),
-        workload: args.workload,
+        workload: workload(args, planted),
         planted,
         twice: args.twice,
     };
-    let workload = args.workload;
+    let workload = plan.workload;
     let began = base::MonoTime::now();
     let summary = campaign(plan, move |report| tell_failure(workload, report));
     let real = base::MonoTime::now().since(began);

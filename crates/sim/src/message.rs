@@ -1,11 +1,16 @@
 //! What processes of the simulation say to each other.
 
+use std::sync::Arc;
+
 use base::{PeerId, RegionId, Ts};
 use bytes::Bytes;
 use engine::kv::{Context, Error};
 use proto::metapb::{Peer, Region};
 use raftstore::RaftMessage;
 use raftstore::peer::Report;
+use txn::mvcc::ReadOptions;
+use txn::scheduler::{Deadlock, Detect};
+use txn::{Command, Key, Output};
 
 /// A message of any process to any other.
 #[derive(Clone, Debug)]
@@ -26,6 +31,13 @@ pub enum Message {
     /// A client asks a store.
     Request(Request),
     Response(Response),
+    /// A client asks a store for a part of a transaction.
+    TxnRequest(TxnRequest),
+    TxnResponse(TxnResponse),
+    /// A store tells the deadlock detector who waits for whom.
+    Detect(Detect),
+    /// The detector answers the store of the waiter.
+    Deadlock(Deadlock),
     /// A leader tells the placement driver of its region.
     Report(Box<Report>),
     /// A client asks the placement driver which region holds a key.
@@ -60,6 +72,10 @@ impl Message {
             Message::SnapshotDone { .. } => "snapshot-done",
             Message::Request(_) => "request",
             Message::Response(_) => "response",
+            Message::TxnRequest(_) => "txn-request",
+            Message::TxnResponse(_) => "txn-response",
+            Message::Detect(_) => "detect",
+            Message::Deadlock(_) => "deadlock",
             Message::Report(_) => "report",
             Message::Locate { .. } => "locate",
             Message::Located { .. } => "located",
@@ -103,4 +119,45 @@ pub struct Response {
     pub id: u64,
     /// What a read found.
     pub result: Result<Option<Bytes>, Error>,
+}
+
+/// One attempt of a part of a transaction.
+#[derive(Clone, Debug)]
+pub struct TxnRequest {
+    /// Unique per client and attempt.
+    pub id: u64,
+    pub ctx: Context,
+    pub act: TxnAct,
+}
+
+#[derive(Clone, Debug)]
+pub enum TxnAct {
+    Command(Command),
+    Get {
+        key: Key,
+        options: ReadOptions,
+    },
+    /// All pairs of `[start, end)` (encoded), cut to the region.
+    Scan {
+        start: Bytes,
+        end: Bytes,
+        options: ReadOptions,
+    },
+}
+
+/// Answers the request of this id.
+#[derive(Clone, Debug)]
+pub struct TxnResponse {
+    pub id: u64,
+    pub result: TxnResult,
+}
+
+pub type TxnResult = Result<TxnReply, Arc<txn::Error>>;
+
+#[derive(Clone, Debug)]
+pub enum TxnReply {
+    Output(Output),
+    Value(Option<Bytes>),
+    /// Up to this encoded key, where the range or the region ends.
+    Pairs(Vec<(Key, Bytes)>, Bytes),
 }

@@ -20,6 +20,18 @@ pub enum Workload {
     Append,
     /// Each client does one or the other, by its number.
     All,
+    /// Transfers between accounts, and reads of all of them: the total stays.
+    Bank,
+    /// Transactions that read and append to several lists: strong snapshot isolation.
+    Lists,
+    /// Independent writes, and reads of all of them: readers agree on their order.
+    Fork,
+    /// Increments: none is lost.
+    Counter,
+    /// Transactions that read what the other writes: kept apart when reads are locked.
+    Skew,
+    /// Each seed does two of the transactional ones.
+    Txn,
 }
 
 impl Workload {
@@ -28,7 +40,18 @@ impl Workload {
             Workload::Register => "register",
             Workload::Append => "append",
             Workload::All => "all",
+            Workload::Bank => "bank",
+            Workload::Lists => "lists",
+            Workload::Fork => "fork",
+            Workload::Counter => "counter",
+            Workload::Skew => "skew",
+            Workload::Txn => "txn",
         }
+    }
+
+    /// Whether clients run transactions rather than single operations.
+    pub fn is_transactional(self) -> bool {
+        !matches!(self, Workload::Register | Workload::Append | Workload::All)
     }
 }
 
@@ -37,6 +60,57 @@ impl Workload {
 pub struct Recurring {
     pub every: Duration,
     pub lasts: Duration,
+}
+
+/// What transactions are made of: each draws its own mode by these.
+#[derive(Clone, Debug)]
+pub struct TxnOptions {
+    /// Share of pessimistic transactions.
+    pub pessimistic: f64,
+    pub async_commit: f64,
+    pub one_phase: f64,
+    pub heartbeats: f64,
+    /// Share of async commits that take a timestamp before they prewrite.
+    pub linearizable: f64,
+    /// Locks live this long unless they are prolonged.
+    pub ttl: Duration,
+    /// Mean pause between two steps of a transaction.
+    pub pause: Duration,
+    /// Share of transactions in which the client dies.
+    pub deaths: f64,
+    /// Whether pessimistic locks stay in memory.
+    pub in_memory: bool,
+}
+
+impl TxnOptions {
+    /// Some of everything, and nobody dies.
+    pub fn usual() -> TxnOptions {
+        TxnOptions {
+            pessimistic: 0.3,
+            async_commit: 0.5,
+            one_phase: 0.5,
+            heartbeats: 0.5,
+            linearizable: 0.5,
+            ttl: Duration::from_secs(3),
+            pause: Duration::ZERO,
+            deaths: 0.0,
+            in_memory: true,
+        }
+    }
+
+    fn swarm(rng: &mut Rng) -> TxnOptions {
+        TxnOptions {
+            pessimistic: *rng.pick(&[0.0, 0.3, 0.5, 1.0]),
+            async_commit: *rng.pick(&[0.0, 0.5, 1.0]),
+            one_phase: *rng.pick(&[0.0, 0.5, 1.0]),
+            heartbeats: *rng.pick(&[0.0, 0.5, 1.0]),
+            linearizable: *rng.pick(&[0.0, 0.5, 1.0]),
+            ttl: millis(rng, 50, 3_000),
+            pause: *rng.pick(&[Duration::ZERO, Duration::from_millis(2), Duration::from_millis(20)]),
+            deaths: *rng.pick(&[0.0, 0.02, 0.1]),
+            in_memory: rng.chance(0.6),
+        }
+    }
 }
 
 /// Everything that one run is made of.
@@ -91,6 +165,7 @@ pub struct Options {
     pub apply_mean: Duration,
     /// Raft events of a store are handled in batches of this many.
     pub batch_max: usize,
+    pub txn: TxnOptions,
 }
 
 impl Options {
@@ -128,6 +203,40 @@ impl Options {
             flush_interval: Duration::from_secs(10),
             apply_mean: Duration::from_micros(100),
             batch_max: 64,
+            txn: TxnOptions::usual(),
+        }
+    }
+
+    /// The mix of `seed` for a workload.
+    pub fn swarm_of(seed: u64, workload: Workload) -> Options {
+        match workload.is_transactional() {
+            true => Options::swarm_transactional(seed),
+            false => Options::swarm(seed),
+        }
+    }
+
+    /// The same with shorter lives, so that many seeds fit, and with steps of transactions closer to each other.
+    fn swarm_transactional(seed: u64) -> Options {
+        let rng = &mut Rng::stream(seed, "options of transactions");
+        let often = |fault: Option<Recurring>| {
+            fault.map(|fault| Recurring {
+                every: fault.every / 3,
+                ..fault
+            })
+        };
+        let usual = Options::swarm(seed);
+        Options {
+            regions: rng.between(1, 4),
+            think: millis(rng, 2, 40),
+            chaos: Duration::from_secs(6),
+            crashes: often(usual.crashes),
+            pauses: often(usual.pauses),
+            partitions: often(usual.partitions),
+            clock_jumps: often(usual.clock_jumps),
+            transfers: maybe(rng, 0.5, (200, 2_000), (1, 2)),
+            apply_mean: *rng.pick(&[Duration::from_micros(50), Duration::from_millis(1), Duration::from_millis(5)]),
+            txn: TxnOptions::swarm(rng),
+            ..usual
         }
     }
 
@@ -171,6 +280,7 @@ impl Options {
             flush_interval: millis(rng, 200, 5_000),
             apply_mean: *rng.pick(&[Duration::from_micros(50), Duration::from_millis(1), Duration::from_millis(20)]),
             batch_max: *rng.pick(&[1, 4, 64]),
+            txn: TxnOptions::usual(),
         }
     }
 }
@@ -259,7 +369,12 @@ impl fmt::Display for Options {
             " lease={:?} log_entries_max={} flush={:?}",
             self.lease, self.log_entries_max, self.flush_interval
         )?;
-        write!(f, " apply={:?} batch_max={}", self.apply_mean, self.batch_max)
+        write!(f, " apply={:?} batch_max={}", self.apply_mean, self.batch_max)?;
+        let txn = &self.txn;
+        write!(f, " pessimistic={} async_commit={}", txn.pessimistic, txn.async_commit)?;
+        write!(f, " one_phase={} heartbeats={}", txn.one_phase, txn.heartbeats)?;
+        write!(f, " linearizable={} in_memory={}", txn.linearizable, txn.in_memory)?;
+        write!(f, " ttl={:?} pause={:?} deaths={}", txn.ttl, txn.pause, txn.deaths)
     }
 }
 

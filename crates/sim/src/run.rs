@@ -4,12 +4,12 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use raftstore::planted::Bug;
-
 use crate::check;
 use crate::counts::Counts;
 use crate::history::History;
 use crate::options::{Options, Workload};
+use crate::planted::{Bug, plant};
+use crate::workload::txn::ACCOUNTS;
 use crate::world::{Failure, World};
 
 /// What a run is asked to do.
@@ -48,15 +48,15 @@ thread_local! {
 
 /// Runs a seed with its own mix of faults. A panic anywhere inside counts as a failure: assertions are part of the proof.
 pub fn run(task: Task) -> (Report, History) {
-    run_with(task, Options::swarm(task.seed))
+    run_with(task, Options::swarm_of(task.seed, task.workload))
 }
 
 /// Runs a seed with the given options. The history is empty after a panic.
 pub fn run_with(task: Task, options: Options) -> (Report, History) {
-    raftstore::planted::plant(task.planted);
+    plant(task.planted);
     PROGRESS.set((0, Duration::ZERO));
     let outcome = catch_unwind(AssertUnwindSafe(|| run_world(task, options)));
-    raftstore::planted::plant(None);
+    plant(None);
     outcome.unwrap_or_else(|panic| {
         let (step, virtual_time) = PROGRESS.get();
         let failure = Some(FailureReport {
@@ -128,6 +128,7 @@ pub fn finish(world: &mut World) -> Result<(), Failure> {
     demand(done, bound, || "replicas did not catch up".into())?;
     PROGRESS.set((world.step_number(), world.elapsed()));
     world.check_replicas()?;
+    world.check_records()?;
     judge(world)
 }
 
@@ -140,7 +141,18 @@ fn demand(done: bool, bound: Duration, what: impl FnOnce() -> String) -> Result<
 }
 
 /// Judges the history recorded so far.
-pub fn judge(world: &World) -> Result<(), Failure> {
+pub fn judge(world: &mut World) -> Result<(), Failure> {
+    if world.is_transactional() {
+        let operations = world.history.all_operations()?;
+        check::snapshot::check(&operations)?;
+        check::bank::check(&operations, ACCOUNTS)?;
+        check::counter::check(&operations)?;
+        check::fork::check(&operations)?;
+        let skews = check::skew::check(&operations)?;
+        world.counts.add_many("write_skew", skews);
+        check::lists::check(&operations)?;
+        return Ok(());
+    }
     let operations = world.history.operations()?;
     check::register::check(&operations)?;
     check::append::check(&operations)?;

@@ -4,6 +4,7 @@
 //! takes its time; answers leave when they are due. All that a crash leaves is in [`Data`].
 
 mod requests;
+mod txn;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,7 +23,10 @@ use raftstore::storage::LogPosition;
 use raftstore::store::{Decision, Store as Control};
 use raftstore::{Config, RaftMessage};
 
+use ::txn::scheduler::Job;
+
 use self::requests::Requests;
+use self::txn::Txns;
 use crate::counts::Counts;
 use crate::disk::Disk;
 use crate::message::Message;
@@ -101,6 +105,12 @@ pub enum Timer {
     Background(RegionId, PeerId, Box<dyn FnOnceEvent>),
     /// The stream of a raft snapshot had its time.
     SnapshotOverdue(RegionId, PeerId),
+    /// The scheduler of transactions wants to know the time.
+    TxnTick,
+    /// A thread takes up an action of the scheduler.
+    TxnJob(TxnJob),
+    /// The placement driver had its time to answer.
+    TimestampOverdue(u64),
 }
 
 impl Timer {
@@ -115,7 +125,19 @@ impl Timer {
             Timer::Flushed { .. } => "flushed",
             Timer::Background(..) => "background",
             Timer::SnapshotOverdue(..) => "snapshot-overdue",
+            Timer::TxnTick => "txn-tick",
+            Timer::TxnJob(_) => "txn-job",
+            Timer::TimestampOverdue(_) => "timestamp-overdue",
         }
+    }
+}
+
+/// An action of the scheduler to be run.
+pub struct TxnJob(Job);
+
+impl std::fmt::Debug for TxnJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("job")
     }
 }
 
@@ -149,6 +171,8 @@ pub struct Pace {
     pub apply_mean: Duration,
     pub batch_max: usize,
     pub flush_interval: Duration,
+    /// Whether pessimistic locks stay in the leader's memory.
+    pub pessimistic_in_memory: bool,
 }
 
 struct Cell {
@@ -169,6 +193,7 @@ pub struct Store {
     cells: BTreeMap<RegionId, Cell>,
     delegates: BTreeMap<RegionId, Delegate>,
     requests: Requests,
+    txns: Txns,
     poll_due: bool,
     /// Raft log writes that wait for the sync under way to end.
     writes: Vec<RaftWrite>,
@@ -204,6 +229,7 @@ impl Store {
         Store {
             id,
             config,
+            txns: Txns::new(pace.pessimistic_in_memory, &mut rng),
             pace,
             rng,
             data,
@@ -284,6 +310,11 @@ impl Store {
             }
             Message::SnapshotDone { region, to_peer, ok } => self.end_stream(now, region, to_peer, ok, out),
             Message::Request(request) => self.on_request(now, from, request, out),
+            Message::TxnRequest(request) => self.on_txn_request(now, from, request, out),
+            Message::Timestamp { id, ts } => self.on_timestamp(now, id, Some(ts), out),
+            Message::Located { leader, .. } => self.on_located_first(now, leader.store_id),
+            Message::Detect(detect) => self.on_detect(now, from, detect, out),
+            Message::Deadlock(deadlock) => self.on_deadlock(now, deadlock, out),
             other => panic!("{} is not for a store", other.name()),
         }
         self.give_answers(now, out);
@@ -360,6 +391,9 @@ impl Store {
             }
             Timer::Background(region, peer, work) => self.post_to(now, region, peer, work.call(), out),
             Timer::SnapshotOverdue(region, peer) => self.end_stream(now, region, peer, false, out),
+            Timer::TxnTick => self.on_txn_tick(now, out),
+            Timer::TxnJob(TxnJob(job)) => self.run_txn_job(now, job, out),
+            Timer::TimestampOverdue(id) => self.on_timestamp(now, id, None, out),
         }
         self.start_sync(now, disk, out);
         self.give_answers(now, out);

@@ -2,6 +2,8 @@
 //!
 //! A key is the letter of its place in the key space, its kind (`r` register, `l` list) and how often it was replaced: `br7`.
 
+pub mod txn;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::history::Op;
@@ -41,7 +43,7 @@ impl Generator {
         let list = match self.workload {
             Workload::Register => false,
             Workload::Append => true,
-            Workload::All => client % 2 == 1,
+            _ => client % 2 == 1,
         };
         let kind = if list { 'l' } else { 'r' };
         let count = self.counts.entry((letter, kind)).or_default();

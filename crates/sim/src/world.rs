@@ -6,6 +6,8 @@
 mod clients;
 mod faults;
 mod inspect;
+mod records;
+mod txns;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,6 +23,7 @@ use raftstore::peer::Peer;
 use self::clients::ClientSlot;
 pub use self::faults::{Fault, one};
 pub use self::inspect::Replica;
+use self::txns::TxnSlot;
 use crate::counts::Counts;
 use crate::disk::Disk;
 use crate::history::History;
@@ -33,6 +36,7 @@ use crate::queue::Queue;
 use crate::rng::Rng;
 use crate::store::{self, Data, Pace, Store, Timer};
 use crate::trace::Trace;
+use crate::workload::txn::TxnGenerator;
 use crate::workload::{Generator, LETTERS};
 
 /// Virtual time begins here, so that spans can be taken off it.
@@ -83,6 +87,10 @@ pub enum Failure {
     NoProgress { what: String, bound: Duration },
     #[error("replicas of region {region} differ: {what}")]
     ReplicasDiffer { region: u64, what: String },
+    #[error("client {client} was promised otherwise: {what}")]
+    Promise { client: u64, what: String },
+    #[error("records of the stores: {what}")]
+    Records { what: String },
 }
 
 pub struct World {
@@ -98,8 +106,14 @@ pub struct World {
     placement_life: u64,
     /// By how much the placement driver's wall clock is off.
     wall_off_ms: i64,
+    /// How far it ever was ahead.
+    wall_off_max_ms: i64,
+    workload: Workload,
     clients: Vec<ClientSlot>,
     generator: Generator,
+    /// Instead of `clients`, if the workload is transactional.
+    txn_clients: Vec<TxnSlot>,
+    txn_generator: TxnGenerator,
     pub history: History,
     observer: Observer,
     pub counts: Counts,
@@ -202,8 +216,17 @@ impl World {
             placement_disk: disk("disk-pd"),
             placement_life: 0,
             wall_off_ms: 0,
+            wall_off_max_ms: 0,
+            workload,
             clients: Vec::new(),
             generator: Generator::new(workload, options.reads, options.value_bytes, options.key_operations),
+            txn_clients: Vec::new(),
+            txn_generator: TxnGenerator::new(
+                workload,
+                &mut Rng::stream(seed, "themes"),
+                options.reads,
+                options.key_operations,
+            ),
             history: History::new(),
             observer: Observer::default(),
             counts: Counts::default(),
@@ -219,8 +242,16 @@ impl World {
         for id in world.store_ids() {
             world.start(id);
         }
-        world.add_clients();
+        match workload.is_transactional() {
+            true => world.add_txn_clients(),
+            false => world.add_clients(),
+        }
         world
+    }
+
+    /// Whether clients run transactions.
+    pub fn is_transactional(&self) -> bool {
+        self.workload.is_transactional()
     }
 
     pub fn now(&self) -> MonoTime {
@@ -302,7 +333,9 @@ impl World {
                     self.carry_out_placement(out);
                 }
             }
+            Event::ClientWake { client, number } if self.is_transactional() => self.wake_txn_client(client, number)?,
             Event::ClientWake { client, number } => self.wake_client(client, number),
+            Event::ClientNext { client } if self.is_transactional() => self.begin_transaction(client)?,
             Event::ClientNext { client } => self.begin_operation(client),
             Event::Fault(fault) => self.on_fault(fault)?,
         }
@@ -322,6 +355,7 @@ impl World {
                     .on_message(now, wall, from, message, &mut self.placement_disk, &mut out);
                 self.carry_out_placement(out);
             }
+            Node::Client(client) if self.is_transactional() => self.txn_client_message(client, message)?,
             Node::Client(client) => self.client_message(client, message),
         }
         Ok(())
@@ -420,7 +454,9 @@ impl World {
         let slot = self.stores.get_mut(&id).expect("only known stores start");
         let State::Down(data) = &slot.state else { return };
         slot.life += 1;
+        let in_memory = self.options.txn.in_memory;
         let pace = Pace {
+            pessimistic_in_memory: in_memory,
             apply_mean: self.options.apply_mean,
             batch_max: self.options.batch_max,
             flush_interval: self.options.flush_interval,
@@ -490,6 +526,15 @@ impl std::fmt::Display for Short<'_> {
                 )
             }
             Message::Response(response) => write!(f, "response {} {:?}", response.id, response.result),
+            Message::TxnRequest(request) => {
+                write!(
+                    f,
+                    "request {} r{} peer={} {:?}",
+                    request.id, request.ctx.region, request.ctx.peer, request.act
+                )
+            }
+            Message::TxnResponse(response) => write!(f, "response {} {:?}", response.id, response.result),
+            Message::Timestamp { id, ts } => write!(f, "timestamp {id} {ts}"),
             Message::Report(report) => write!(
                 f,
                 "report r{} term={} {:?}",

@@ -1,37 +1,56 @@
 //! Tests of the tests: a seed is one run, and planted bugs are caught.
 
-use raftstore::planted::Bug;
 use sim::campaign::{Plan, campaign};
 use sim::options::Workload;
+use sim::planted::Bug;
 
 /// Seeds within which each planted bug must show. The campaign of `cargo xtask sim --planted` allows 500.
 const PLANTED_SEEDS: u64 = 300;
 
-fn plan(seeds: u64) -> Plan {
+fn plan(workload: Workload, seeds: u64) -> Plan {
     Plan {
         start: 0,
         seeds,
         jobs: 1,
-        workload: Workload::All,
+        workload,
         planted: None,
         twice: false,
     }
 }
 
-#[test]
-fn seeds_run_twice_are_equal() {
-    let summary = campaign(Plan { twice: true, ..plan(20) }, |_| {});
+fn must_run_twice_alike(workload: Workload) {
+    let summary = campaign(
+        Plan {
+            twice: true,
+            ..plan(workload, 20)
+        },
+        |_| {},
+    );
     assert_eq!(summary.runs, 20);
     assert_eq!(summary.differing, Vec::<u64>::new(), "seeds whose second run was another one");
     assert!(summary.failures.is_empty(), "{:?}", summary.failures);
 }
 
+#[test]
+fn seeds_run_twice_are_equal() {
+    must_run_twice_alike(Workload::All);
+}
+
+#[test]
+fn seeds_of_transactions_run_twice_are_equal() {
+    must_run_twice_alike(Workload::Txn);
+}
+
 /// Whether the bug shows, and only because of the bug: without it the same seed is clean.
-fn must_catch(bug: Bug) {
+fn must_catch(name: &str) {
+    let (_, bug) = Bug::all()
+        .into_iter()
+        .find(|(known, _)| *known == name)
+        .expect("a bug of this name");
     let summary = campaign(
         Plan {
             planted: Some(bug),
-            ..plan(PLANTED_SEEDS)
+            ..plan(bug.workload(), PLANTED_SEEDS)
         },
         |_| {},
     );
@@ -42,7 +61,7 @@ fn must_catch(bug: Bug) {
     let clean = campaign(
         Plan {
             start: caught.seed,
-            ..plan(1)
+            ..plan(bug.workload(), 1)
         },
         |_| {},
     );
@@ -56,30 +75,65 @@ fn must_catch(bug: Bug) {
 
 #[test]
 fn ack_before_fsync_is_caught() {
-    must_catch(Bug::AckBeforeFsync);
+    must_catch("ack-before-fsync");
 }
 
 #[test]
 fn vote_before_persist_is_caught() {
-    must_catch(Bug::VoteBeforePersist);
+    must_catch("vote-before-persist");
 }
 
 #[test]
 fn lease_over_pause_is_caught() {
-    must_catch(Bug::LeaseOverPause);
+    must_catch("lease-over-pause");
 }
 
 #[test]
 fn no_epoch_check_is_caught() {
-    must_catch(Bug::NoEpochCheck);
+    must_catch("no-epoch-check");
 }
 
 #[test]
 fn apply_twice_after_snapshot_is_caught() {
-    must_catch(Bug::ApplyTwiceAfterSnapshot);
+    must_catch("apply-twice-after-snapshot");
 }
 
 #[test]
 fn read_index_without_quorum_is_caught() {
-    must_catch(Bug::ReadIndexWithoutQuorum);
+    must_catch("read-index-without-quorum");
+}
+
+#[test]
+fn no_write_conflict_check_is_caught() {
+    must_catch("no-write-conflict-check");
+}
+
+#[test]
+fn no_lock_check_is_caught() {
+    must_catch("no-lock-check");
+}
+
+#[test]
+fn lost_rollback_record_is_caught() {
+    must_catch("lost-rollback-record");
+}
+
+#[test]
+fn min_commit_ts_ignored_is_caught() {
+    must_catch("min-commit-ts-ignored");
+}
+
+#[test]
+fn max_ts_forgotten_is_caught() {
+    must_catch("max-ts-forgotten");
+}
+
+#[test]
+fn tso_bound_not_persisted_is_caught() {
+    must_catch("tso-bound-not-persisted");
+}
+
+#[test]
+fn secondary_before_primary_is_caught() {
+    must_catch("secondary-before-primary");
 }

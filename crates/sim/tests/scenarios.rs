@@ -244,7 +244,7 @@ fn one_snapshot() {
         replica
             .pairs
             .iter()
-            .any(|(held, _)| *held == engine::keys::data_key(key.as_bytes()))
+            .any(|(_, held, _)| *held == engine::keys::data_key(key.as_bytes()))
     };
     let missing: Vec<_> = (0..150).filter(|n| !holds(format!("ar{n}"))).collect();
     assert_eq!(missing, Vec::<u32>::new(), "the snapshot did not bring these keys");

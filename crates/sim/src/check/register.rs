@@ -114,7 +114,7 @@ fn prepare(
         Op::Delete { .. } => Step::Write(None),
         Op::Get { .. } if unknown => return None,
         Op::Get { value, .. } => Step::Read(value.as_ref().map(|value| numbers[value.as_str()])),
-        Op::Append { .. } | Op::List { .. } | Op::Timestamp { .. } => return None,
+        Op::Append { .. } | Op::List { .. } | Op::Timestamp { .. } | Op::Txn(_) => return None,
     };
     let place = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
     let (call_time, return_time) = (place(operation.called), place(returned));

@@ -11,6 +11,7 @@ use engine::{Cf, Engine};
 use parking_lot::Mutex;
 use raftstore::peer::{Event, ServeRead};
 
+use super::txn::TxnAnswer;
 use super::{Out, Store};
 use crate::client::LIST_SEPARATOR;
 use crate::message::{Act, Message, Request, Response};
@@ -20,10 +21,13 @@ use crate::network::Node;
 const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Who asked, and the number of the request.
-type Asker = (Node, u64);
+pub(super) type Asker = (Node, u64);
+
+pub(super) type Answers = Arc<Mutex<Vec<Answer>>>;
 
 /// What replication answered.
-enum Answer {
+pub(super) enum Answer {
+    Txn(TxnAnswer),
     Write(Asker, Result<(), Error>),
     Read(Asker, Bytes, Result<SnapshotRef, Error>),
     /// The read of an append.
@@ -47,14 +51,19 @@ struct Append {
 
 #[derive(Default)]
 pub(super) struct Requests {
-    answers: Arc<Mutex<Vec<Answer>>>,
+    answers: Answers,
     /// Appends by key; the first holds the latch.
     latches: BTreeMap<Bytes, VecDeque<Append>>,
 }
 
 impl Requests {
+    /// Where answers gather.
+    pub(super) fn answers(&self) -> Answers {
+        self.answers.clone()
+    }
+
     /// A reply that notes its outcome, and notes one even if it is dropped.
-    fn reply<T: Send + 'static>(&self, wrap: impl FnOnce(Result<T, Error>) -> Answer + Send + 'static) -> Reply<T> {
+    pub(super) fn reply<T: Send + 'static>(&self, wrap: impl FnOnce(Result<T, Error>) -> Answer + Send + 'static) -> Reply<T> {
         let mut promise = Promise {
             answers: self.answers.clone(),
             wrap: Some(wrap),
@@ -66,7 +75,7 @@ impl Requests {
 
 /// Answers with [`Error::Shutdown`] when it is dropped without an answer, as a peer's destruction may do.
 struct Promise<T, F: FnOnce(Result<T, Error>) -> Answer> {
-    answers: Arc<Mutex<Vec<Answer>>>,
+    answers: Answers,
     wrap: Option<F>,
     kind: std::marker::PhantomData<fn(T)>,
 }
@@ -118,24 +127,32 @@ impl Store {
 
     fn write(&mut self, now: MonoTime, asker: Asker, ctx: Context, change: Modify, out: &mut Out) {
         let reply = self.requests.reply(move |result| Answer::Write(asker, result));
-        self.propose(now, ctx, change, reply, out);
+        self.propose(now, ctx, vec![change], now + WRITE_DEADLINE, reply, out);
     }
 
-    fn propose(&mut self, now: MonoTime, ctx: Context, change: Modify, reply: Reply<()>, out: &mut Out) {
+    pub(super) fn propose(
+        &mut self,
+        now: MonoTime,
+        ctx: Context,
+        changes: Vec<Modify>,
+        deadline: MonoTime,
+        reply: Reply<()>,
+        out: &mut Out,
+    ) {
         if self.peer(ctx.region).is_none() {
             return reply(Err(Error::RegionNotFound { region: ctx.region }));
         }
         let event = Event::Write {
             ctx: ctx.clone(),
-            changes: vec![change],
-            deadline: now + WRITE_DEADLINE,
+            changes,
+            deadline,
             reply,
         };
         self.post(now, ctx.region, event, out);
     }
 
     /// Under the lease at once, else through the peer.
-    fn read(&mut self, now: MonoTime, ctx: Context, reply: Reply<SnapshotRef>, out: &mut Out) {
+    pub(super) fn read(&mut self, now: MonoTime, ctx: Context, reply: Reply<SnapshotRef>, out: &mut Out) {
         let lent = self.delegates.get(&ctx.region).filter(|_| !ctx.replica_read);
         match lent.and_then(|delegate| Some((delegate.clone(), delegate.try_read(&ctx, now)?))) {
             Some((delegate, Ok(()))) => {
@@ -183,6 +200,7 @@ impl Store {
 
     fn on_answer(&mut self, now: MonoTime, answer: Answer, out: &mut Out) {
         match answer {
+            Answer::Txn(answer) => self.on_txn_answer(now, answer, out),
             Answer::Write(asker, result) => respond(asker, result.map(|()| None), out),
             Answer::Read(asker, key, result) => respond(asker, result.and_then(|view| get(&*view, &key)), out),
             Answer::AppendRead { key, result } => self.on_append_read(now, key, result, out),
@@ -227,7 +245,7 @@ impl Store {
             value: value.freeze(),
         };
         let reply = self.requests.reply(move |result| Answer::AppendWrite { key, result });
-        self.propose(now, ctx, change, reply, out);
+        self.propose(now, ctx, vec![change], now + WRITE_DEADLINE, reply, out);
     }
 
     /// Answers the append that holds the latch and gives the latch on.

@@ -92,7 +92,7 @@ impl World {
         }
     }
 
-    fn new_process(&mut self) -> u64 {
+    pub(super) fn new_process(&mut self) -> u64 {
         self.next_process += 1;
         self.next_process - 1
     }
@@ -196,7 +196,7 @@ impl World {
         self.queue.push(self.queue.now() + after, Event::ClientNext { client: id });
     }
 
-    fn record(&mut self, process: u64, kind: Kind, op: Op, node: String, why: String) {
+    pub(super) fn record(&mut self, process: u64, kind: Kind, op: Op, node: String, why: String) {
         let time_ns = self.queue.now().0;
         self.history.push(Record {
             process,
@@ -256,6 +256,7 @@ impl World {
 
     /// Forgets the progress that clients made so far.
     pub fn expect_progress(&mut self) {
+        self.forget_txn_progress();
         self.clients.iter_mut().for_each(|slot| slot.progress = 0);
     }
 
@@ -269,6 +270,9 @@ impl World {
                 .map(|(_, letter)| *letter)
                 .collect::<String>()
         };
+        if self.is_transactional() {
+            return self.without_txn_progress();
+        }
         let named = self.clients.iter().enumerate().map(|(id, slot)| (id, missing(slot)));
         named
             .filter(|(_, letters)| !letters.is_empty())
@@ -294,6 +298,7 @@ impl World {
 
     /// Resting clients go on with their work.
     pub fn work_clients(&mut self) {
+        self.set_txn_goals(true);
         for id in 0..self.clients.len() {
             if matches!(self.clients[id].goal, Goal::Rest) {
                 self.clients[id].goal = Goal::Work;
@@ -304,11 +309,15 @@ impl World {
 
     /// Clients begin nothing new.
     pub fn rest_clients(&mut self) {
+        self.set_txn_goals(false);
         self.clients.iter_mut().for_each(|slot| slot.goal = Goal::Rest);
     }
 
     /// Clients read all keys ever used, each key one of them.
     pub fn read_all(&mut self) {
+        if self.is_transactional() {
+            return self.read_all_in_transactions();
+        }
         let mut shares = vec![Vec::new(); self.clients.len()];
         for (at, op) in self.generator.final_reads().into_iter().enumerate() {
             let client = at % shares.len();
@@ -322,19 +331,20 @@ impl World {
 
     /// Whether no client has anything under way or before it.
     pub fn clients_are_done(&self) -> bool {
-        self.clients.iter().all(|slot| {
-            slot.client.is_idle()
-                && match &slot.goal {
-                    Goal::Work => false,
-                    Goal::Rest => true,
-                    Goal::Read(left) => left.is_empty(),
-                }
-        })
+        self.txn_clients_are_done()
+            && self.clients.iter().all(|slot| {
+                slot.client.is_idle()
+                    && match &slot.goal {
+                        Goal::Work => false,
+                        Goal::Rest => true,
+                        Goal::Read(left) => left.is_empty(),
+                    }
+            })
     }
 }
 
 /// What a refusal is counted as.
-fn refusal(error: &Error) -> &'static str {
+pub(super) fn refusal(error: &Error) -> &'static str {
     match error {
         Error::NotLeader { .. } => "refused_not_leader",
         Error::RegionNotFound { .. } | Error::StoreNotMatch { .. } | Error::MismatchPeer { .. } => "refused_not_here",

@@ -103,6 +103,8 @@ impl World {
         self.network.mend_all();
         self.network.options = NetworkOptions::healthy();
         (self.options.crash_at_vote, self.options.crash_at_append) = (0.0, 0.0);
+        // While the wall clock is behind the timestamps given already, their milliseconds stand still, and no lock outlives its time.
+        self.wall_off_ms = self.wall_off_max_ms;
         self.note("heal");
         for id in self.store_ids() {
             let slot = self.stores.get_mut(&id).expect("listed above");
@@ -175,6 +177,7 @@ impl World {
             }
             Kind::ClockJump => {
                 self.wall_off_ms = self.rng_faults.between(0, 7_200_000) as i64 - 3_600_000;
+                self.wall_off_max_ms = self.wall_off_ms.max(self.wall_off_max_ms);
                 self.counts.add("clock_jump");
                 if self.rng_faults.chance(0.5) {
                     self.restart_placement();

@@ -17,7 +17,8 @@ pub struct Replica {
     pub first_index: u64,
     pub last_index: u64,
     pub members: usize,
-    pub pairs: Vec<(Bytes, Bytes)>,
+    /// Of all column families that hold users' data.
+    pub pairs: Vec<(Cf, Bytes, Bytes)>,
 }
 
 impl World {
@@ -32,13 +33,15 @@ impl World {
         let peer = running.peer(region).filter(|peer| peer.is_initialized())?;
         let range = peer.region();
         let (start, end) = (keys::data_key(&range.start_key), keys::data_end_key(&range.end_key));
-        let mut cursor = running
-            .data()
-            .engine
-            .snapshot()
-            .cursor(Cf::Default, &start, &end)
-            .expect("memory reads");
-        let pairs = std::iter::from_fn(|| cursor.next().expect("memory reads")).collect();
+        let snapshot = running.data().engine.snapshot();
+        let pairs_of = |cf| {
+            let mut cursor = snapshot.cursor(cf, &start, &end).expect("memory reads");
+            std::iter::from_fn(move || cursor.next().expect("memory reads"))
+        };
+        let pairs = Cf::DATA
+            .into_iter()
+            .flat_map(|cf| pairs_of(cf).map(move |(key, value)| (cf, key, value)))
+            .collect();
         Some(Replica {
             store,
             peer: peer.peer_id(),
@@ -102,7 +105,7 @@ fn difference(one: &Replica, other: &Replica) -> Option<String> {
         a.pairs
             .iter()
             .find(|pair| b.pairs.binary_search(pair).is_err())
-            .map(|(key, _)| key.clone())
+            .map(|(_, key, _)| key.clone())
     };
     let key = missing(one, other).or_else(|| missing(other, one)).unwrap_or_default();
     Some(format!("{place}, first at key {:?}", keys::region_key(&key)))
