@@ -11,7 +11,8 @@ use crate::workspace::{self, Profile};
 /// Builds `ferrite-sim` optimised and passes every argument on; `cargo xtask sim --help-sim` prints
 /// what it takes. The usual:
 ///
-///   cargo xtask sim --seeds 1000          a thousand clusters, every workload
+///   cargo xtask sim --seeds 1000          a thousand clusters, single operations of every kind
+///   cargo xtask sim txn --seeds 2000      transactions: bank, lists, long fork, counters, write skew
 ///   cargo xtask sim append --seeds 200    one workload
 ///   cargo xtask sim append --seed 51f2    replay the seed that a failure printed
 ///   cargo xtask sim --planted             the test of the tests: each planted bug must be caught

@@ -8,6 +8,8 @@ use crate::{sim, system};
 
 /// Seeds of the short simulation. The long one is `cargo xtask sim --seeds 1000`.
 const SEEDS: &str = "50";
+/// Seeds of transactions, whose lives are shorter. The long one is `cargo xtask sim txn --seeds 100000`.
+const TXN_SEEDS: &str = "2000";
 
 /// Run the tests: unit, property and integration tests, a short simulation, short chaos on real
 /// processes.
@@ -18,8 +20,8 @@ const SEEDS: &str = "50";
 ///
 ///   cargo xtask test -p ferrite-engine crash
 ///
-/// Longer runs of the same things: `cargo xtask sim --seeds 1000`, `cargo xtask cluster kill9`,
-/// `cargo xtask cluster power-cut`.
+/// Longer runs of the same things: `cargo xtask sim --seeds 1000`, `cargo xtask sim txn --seeds
+/// 100000`, `cargo xtask cluster kill9`, `cargo xtask cluster power-cut`.
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -50,5 +52,8 @@ pub fn run(args: &Args) -> Result<bool> {
         &mut workspace::cargo(&["test", "--workspace", "--locked", "--no-fail-fast"]),
     );
     report.stage("simulation", || sim::stage(Profile::Dev, &["--seeds", SEEDS]));
+    report.stage("simulation of transactions", || {
+        sim::stage(Profile::Dev, &["txn", "--seeds", TXN_SEEDS])
+    });
     Ok(report.finish())
 }
