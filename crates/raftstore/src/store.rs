@@ -179,7 +179,10 @@ impl Store {
             let region = state.region.unwrap_or_default();
             if gone {
                 self.tombstones.insert(RegionId(region.id), PeerId(state.peer_id));
-                self.erase(&region)?;
+                if !region.peers.is_empty() {
+                    self.erase(&region)?;
+                    self.write_tombstone(&buried(&region), PeerId(state.peer_id))?;
+                }
                 continue;
             }
             let me = region::peer_of(&region, PeerId(state.peer_id))
@@ -351,15 +354,16 @@ impl Store {
             return Ok(Decision::Drop);
         };
         let was_here = self.tombstones.get(&id).is_some_and(|&gone| to.id <= gone.0);
-        if message.is_tombstone || was_here || !message::may_create_peer(message) {
+        let interrupted = self.interrupted(id)?;
+        if message.is_tombstone || was_here || !(interrupted.is_some() || message::may_create_peer(message)) {
             return Ok(Decision::Drop);
         }
-        let asked = Region {
+        let asked = interrupted.unwrap_or_else(|| Region {
             id: id.0,
             start_key: message.start_key.clone(),
             end_key: message.end_key.clone(),
             ..Region::default()
-        };
+        });
         let taken = self
             .held
             .values()
@@ -375,6 +379,24 @@ impl Store {
         Ok(Decision::Create(Box::new(self.load(to, empty, now)?)))
     }
 
+    /// The region of a raft snapshot that reached the log of a peer without data, if then the store stopped before its data was in place.
+    /// That peer has promised its log to the leader, who therefore sends no other snapshot: any message is to bring the peer back.
+    fn interrupted(&self, id: RegionId) -> Result<Option<Region>> {
+        let found = self.log.find(id).map_err(|source| Error::Log { act: "read", source })?;
+        let Some(state) = found.map(|found| found.state) else {
+            return Ok(None);
+        };
+        let position = LogPosition {
+            index: state.truncated_index,
+            term: state.truncated_term,
+        };
+        let key = Key { region: id, position };
+        match self.snapshots.contains(key) {
+            true => self.snapshots.region(key).map(Some),
+            false => Ok(None),
+        }
+    }
+
     /// Notes a region's range and membership after they changed.
     pub fn on_region_changed(&mut self, region: &Region) {
         if let Some(held) = self.held.get_mut(&RegionId(region.id)) {
@@ -382,11 +404,19 @@ impl Store {
         }
     }
 
-    /// Destroys a peer that its region lists no more: its data, then its log. A crash in between is finished at start.
+    /// Destroys a peer that its region lists no more: its data, then its log. A crash in between is finished at start. Once done that
+    /// is noted: the log of this region may from then on be that of a newer peer without data, and hold its vote.
     pub fn destroy(&mut self, region: &Region, peer: PeerId) -> Result<()> {
         let id = RegionId(region.id);
         self.held.remove(&id);
         self.tombstones.insert(id, peer);
+        self.write_tombstone(region, peer)?;
+        self.erase(region)?;
+        self.write_tombstone(&buried(region), peer)
+    }
+
+    fn write_tombstone(&self, region: &Region, peer: PeerId) -> Result<()> {
+        let id = RegionId(region.id);
         let state = RegionState {
             state: region_state::State::Tombstone as i32,
             region: Some(region.clone()),
@@ -398,8 +428,7 @@ impl Store {
         self.engine
             .write(batch)
             .and_then(|()| self.engine.sync())
-            .map_err(|source| Error::Engine { act: "write", source })?;
-        self.erase(region)
+            .map_err(|source| Error::Engine { act: "write", source })
     }
 
     fn erase(&self, region: &Region) -> Result<()> {
@@ -426,6 +455,14 @@ impl Store {
     }
 }
 
+/// What a tombstone names once nothing is left of the peer.
+fn buried(region: &Region) -> Region {
+    Region {
+        id: region.id,
+        ..Region::default()
+    }
+}
+
 fn tombstone(message: &RaftMessage, region: &Region) -> RaftMessage {
     RaftMessage {
         region_id: message.region_id,
@@ -434,5 +471,88 @@ fn tombstone(message: &RaftMessage, region: &Region) -> RaftMessage {
         epoch: region.region_epoch,
         is_tombstone: true,
         ..RaftMessage::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::MemLog;
+    use crate::snapshot::MemSnapshots;
+    use engine::MemEngine;
+
+    const ID: RegionId = RegionId(3);
+
+    fn peer(id: u64, store_id: u64) -> PeerMeta {
+        PeerMeta {
+            id,
+            store_id,
+            ..PeerMeta::default()
+        }
+    }
+
+    struct Disk(Arc<MemEngine>, Arc<MemLog>);
+
+    impl Disk {
+        fn start(&self) -> Store {
+            let mut store = Store::new(
+                StoreId(1),
+                Arc::default(),
+                self.0.clone(),
+                self.1.clone(),
+                Arc::<MemSnapshots>::default(),
+                7,
+            );
+            assert!(store.recover(MonoTime(0)).expect("memory reads").is_empty());
+            store
+        }
+
+        /// As the peer without data of region 3 does when it votes in `term`.
+        fn vote(&self, term: u64) {
+            let state = RaftState {
+                term,
+                vote: 2,
+                ..RaftState::default()
+            };
+            let write = RaftWrite {
+                region: ID,
+                state: Some(state),
+                ..RaftWrite::default()
+            };
+            self.1.write(&[write], true).expect("memory writes");
+        }
+
+        fn term(&self) -> Option<u64> {
+            Some(self.1.find(ID).expect("memory reads")?.state.term)
+        }
+    }
+
+    fn disk() -> Disk {
+        Disk(Arc::default(), Arc::default())
+    }
+
+    fn region() -> Region {
+        Region {
+            id: ID.0,
+            peers: vec![peer(20, 2), peer(30, 3)],
+            ..Region::default()
+        }
+    }
+
+    #[test]
+    fn a_start_finishes_a_destruction_once_and_spares_the_next_peers_vote() {
+        let disk = disk();
+        let store = disk.start();
+        disk.vote(6);
+        store.write_tombstone(&region(), PeerId(10)).expect("memory writes");
+        disk.start();
+        assert_eq!(disk.term(), None, "the old peer's log goes");
+        disk.vote(7);
+        disk.start();
+        assert_eq!(disk.term(), Some(7), "the new peer's stays");
+        disk.start().destroy(&region(), PeerId(11)).expect("memory writes");
+        disk.vote(8);
+        disk.start();
+        assert_eq!(disk.term(), Some(8));
     }
 }
