@@ -3,6 +3,7 @@
 //! Start: ports are bound first (the usual fault, and nothing has happened yet), then the data directory is taken, then the
 //! status port answers while the rest starts. Stop, on SIGTERM or SIGINT, goes the other way round and is bounded in time.
 
+mod gc;
 mod pd;
 mod rest;
 mod store;

@@ -1,6 +1,7 @@
 //! Ends what was left behind before old versions may be collected.
 
 use base::Ts;
+use bytes::Bytes;
 use proto::kvrpcpb;
 
 use super::fault::check;
@@ -35,6 +36,37 @@ impl TxnClient {
         Ok(resolved)
     }
 
+    /// As [`TxnClient::resolve_locks`] for all keys of all keyspaces. Goes region by region, whose borders may be others than those of
+    /// transactions' keys.
+    pub async fn resolve_locks_everywhere(&self, up_to: Ts) -> Result<usize, Error> {
+        let router = &self.core.router;
+        let (mut border, mut start_key, mut resolved) = (Bytes::new(), Bytes::new(), 0);
+        loop {
+            let mut call = router.begin();
+            let region = router.region(&mut call, &border).await?;
+            let request = kvrpcpb::ScanLockRequest {
+                max_version: up_to.0,
+                start_key: std::mem::take(&mut start_key),
+                limit: LOCKS_MAX,
+                ..Default::default()
+            };
+            let Some(answer) = router.one_try(&mut call, &region, request).await? else {
+                // The region is not what it was: from its border anew.
+                continue;
+            };
+            check(answer.error).map_err(|fault| fault.into_error(up_to, &router.form))?;
+            let last = answer.locks.last().map(|lock| after(&lock.key));
+            let is_full = answer.locks.len() >= LOCKS_MAX as usize;
+            resolved += answer.locks.len();
+            self.core.resolve(&mut call, answer.locks, Purpose::Collect).await?;
+            match last {
+                Some(next) if is_full => start_key = next,
+                _ if region.end().is_empty() => return Ok(resolved),
+                _ => border = region.end().clone(),
+            }
+        }
+    }
+
     /// Collects: resolves all locks up to `safe_point`, then lets stores drop versions that no snapshot at or after it sees. Returns
     /// the safe point as it is now: others may hold on to older snapshots, or have moved it further. All keys of the client's own
     /// keyspace are looked through; with API V2 others keyspaces' locks must be resolved by their own clients before.
@@ -51,7 +83,7 @@ impl Core {
         call: &mut Call,
         range: &KeyRange,
         up_to: Ts,
-    ) -> Result<(Vec<kvrpcpb::LockInfo>, Option<bytes::Bytes>), Error> {
+    ) -> Result<(Vec<kvrpcpb::LockInfo>, Option<Bytes>), Error> {
         loop {
             let region = self.router.region(call, &self.router.form.border(&range.start)).await?;
             let end = min_end(&range.end, &self.router.wire_of_border(region.end())?);

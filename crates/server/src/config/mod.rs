@@ -117,6 +117,9 @@ section! { "pd",
         pub split_keys: Vec<String> = Vec::new(),
         /// The same for keys of transactions, which lie encoded in every version. Fixed when the cluster starts.
         pub split_txn_keys: Vec<String> = Vec::new(),
+        /// How long versions that were overwritten or deleted can still be read; then they are collected. At least 1 s, or 0: clients move
+        /// the safe point. Fixed at start.
+        pub gc_life_time: Span = Span::secs(86_400),
     }
 }
 
@@ -281,6 +284,9 @@ impl Config {
         faults.within("server.drain", server.drain, Span::millis(0), Span::secs(60));
         if pd.replicas % 2 == 0 || pd.replicas > 7 {
             faults.add("pd.replicas", pd.replicas, "1, 3, 5 or 7");
+        }
+        if pd.gc_life_time > Span::millis(0) && pd.gc_life_time < Span::secs(1) {
+            faults.add("pd.gc-life-time", pd.gc_life_time, "0, or at least 1s");
         }
         if let Err(why) = base::log::check_filter(&log.level) {
             faults.add(

@@ -4,12 +4,14 @@
 
 mod data;
 mod inspect;
+mod locks;
 mod output;
 mod text;
 mod txn;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use base::Span;
@@ -24,9 +26,14 @@ const EXAMPLES: &str = r#"Examples:
   ferrite ctl scan --prefix user: --limit 10 --json
   ferrite ctl store                          all stores; one by its id: ferrite ctl store 1
   ferrite ctl region --key greeting          which region holds a key
+  ferrite ctl mvcc greeting                  every version and lock of a key
+  ferrite ctl locks                          locks of transactions, and who waits for them
   ferrite ctl txn                            transactions, command by command; or from a script: ferrite ctl txn < script
 
 Exit codes: 0 done, 1 no (not found), 2 error."#;
+
+/// For stores that are asked past the client.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Look into a running cluster, read and write data.
 #[derive(Debug, clap::Args)]
@@ -86,15 +93,24 @@ pub enum Command {
     /// Print a fresh timestamp.
     Tso,
     Txn(txn::TxnArgs),
+    /// Show every version and lock of a transaction's key; exit code 1 if there is none.
+    Mvcc {
+        key: String,
+    },
+    Locks(locks::LocksArgs),
 }
 
 /// Runs one command: data to standard output, talk to standard error. The exit code tells 0 done, 1 no; an error becomes 2.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut out = Output::new(io::BufWriter::new(io::stdout()), args.json, Form::new(args.hex));
-    if let Command::Txn(_) = args.command {
+    if let Command::Txn(_) | Command::Mvcc { .. } | Command::Locks(_) = args.command {
         let client = TxnClient::connect(&endpoints(&args), options(&args)).await;
         let client = client.map_err(|error| advise(error.into()))?;
-        let done = txn::run(&client, &mut out).await;
+        let done = match &args.command {
+            Command::Mvcc { key } => locks::mvcc(&client, &mut out, key).await,
+            Command::Locks(locks) => locks::locks(&client, &mut out, locks).await,
+            _ => txn::run(&client, &mut out).await,
+        };
         return finish(done, out);
     }
     let client = connect(&args).await?;
@@ -108,7 +124,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Region(region) => inspect::regions(&client, &mut out, &region).await,
         Command::Member => inspect::members(&client, &mut out).await,
         Command::Tso => inspect::tso(&client, &mut out).await,
-        Command::Txn(_) => unreachable!("served above, by a client of its own"),
+        Command::Txn(_) | Command::Mvcc { .. } | Command::Locks(_) => unreachable!("served above, by a client of its own"),
     };
     finish(done, out)
 }

@@ -8,10 +8,11 @@ use anyhow::Context;
 use pd::log::Recovered;
 use pd::log::file::FileLog;
 use pd::{Machine, Options, Pd, Reply, Request, State};
+use tokio::task::JoinHandle;
 use tracing::info;
 
-use super::{PD, blocking, random_id, with_address};
-use crate::config::Config;
+use super::{PD, blocking, gc, random_id, with_address};
+use crate::config::{ApiVersion, Config};
 use crate::failure::Failure;
 use crate::listen::{self, Listener};
 use crate::pd_service;
@@ -23,6 +24,8 @@ pub struct PdNode {
     pub address: String,
     pd: Pd,
     listener: Listener,
+    /// Moves safe points, if that is not left to clients.
+    gc: Option<JoinHandle<()>>,
 }
 
 impl PdNode {
@@ -61,7 +64,15 @@ impl PdNode {
             }
         });
         status.part_ready(PD);
-        Ok(PdNode { address, pd, listener })
+        let (life, api) = (config.pd.gc_life_time.0, config.server.api_version);
+        let collects = !life.is_zero() && api != ApiVersion::V1Ttl;
+        let gc = collects.then(|| tokio::spawn(gc::run(pd.handle().clone(), address.clone(), api, life)));
+        Ok(PdNode {
+            address,
+            pd,
+            listener,
+            gc,
+        })
     }
 
     pub fn handle(&self) -> &pd::Handle {
@@ -73,6 +84,9 @@ impl PdNode {
     }
 
     pub async fn stop(self, drain: Duration) {
+        if let Some(gc) = &self.gc {
+            gc.abort();
+        }
         self.listener.stop(drain).await;
         // Its threads write what is under way.
         let pd = self.pd;

@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use base::{ClusterId, MonoTime, RegionId, StoreId, WallTime, codec};
+use base::{ClusterId, MonoTime, RegionId, StoreId, Ts, WallTime, codec};
 use bytes::Bytes;
-use engine::{Batch, Cf, Engine, FjallEngine, keys};
+use engine::{Batch, Cf, Engine, FjallEngine, keys, kv};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use pd::{Operator, RegionInfo};
@@ -64,6 +64,8 @@ pub struct StoreNode {
     network: Network,
     listener: Listener,
     heartbeats: JoinHandle<()>,
+    /// Of old versions.
+    collector: JoinHandle<()>,
 }
 
 impl StoreNode {
@@ -122,25 +124,27 @@ impl StoreNode {
         let receiver = service::Receiver::new(cluster, id, deliver, disk.snapshots, config.transport.snapshots_max);
         let (_, health) = tonic_health::server::health_reporter();
         let api = config.server.api_version;
+        let asks = Arc::new(Cluster {
+            raft: raft.clone(),
+            link: link.clone(),
+        });
         let txn = Arc::new(Txn::new(txn::Parts {
             kv: Arc::new(raft.clone()),
             engine: disk.engine.clone(),
             api,
             timestamps: timestamps(link.clone()),
-            detectors: Arc::new(FirstRegion {
-                raft: raft.clone(),
-                link: link.clone(),
-            }),
+            detectors: asks.clone(),
             scheduler: Default::default(),
         }));
         let tikv = TikvService::new(Arc::new(raft.clone()), txn.clone(), Identity { cluster, store: id }, api);
         let routes = tonic::service::Routes::new(tikv.into_server())
             .add_service(receiver.into_service())
-            .add_service(DeadlockService(txn).into_server())
+            .add_service(DeadlockService(txn.clone()).into_server())
             .add_service(health)
             .into_axum_router()
             .fallback(listen::unknown_route);
         let listener = listen::serve(port, routes, config.server.connections_max).context("serve the store")?;
+        let collector = tokio::spawn(txn::gc::run(txn, asks));
         let heartbeats = tokio::spawn(heartbeat(link, raft.clone(), disk.dir.clone()));
         info!(store_id = id.0, %address, cluster_id = cluster.0, regions = raft.counts().0, "store serves");
         let node = StoreNode {
@@ -150,6 +154,7 @@ impl StoreNode {
             network,
             listener,
             heartbeats,
+            collector,
         };
         node.tell(status, config.server.api_version, disk.dir);
         status.part_ready(STORE);
@@ -169,6 +174,7 @@ impl StoreNode {
     pub async fn stop(self, drain: Duration) -> anyhow::Result<()> {
         self.listener.stop(drain).await;
         self.heartbeats.abort();
+        self.collector.abort();
         self.network.stop();
         let raft = self.raft;
         blocking(move || Ok(raft.stop()?)).await.context("stop the store")
@@ -435,13 +441,14 @@ fn timestamps(link: Arc<dyn PdLink>) -> txn::Timestamps {
     })
 }
 
-/// Deadlocks are detected where the region with the first key is led.
-struct FirstRegion {
+/// What transactions ask about the cluster: where deadlocks are detected, which is where the region with the first key is led, and
+/// what may be collected.
+struct Cluster {
     raft: RaftStore,
     link: Arc<dyn PdLink>,
 }
 
-impl Detectors for FirstRegion {
+impl Detectors for Cluster {
     fn here(&self) -> Option<(RegionId, u64)> {
         self.raft.led_first()
     }
@@ -455,6 +462,22 @@ impl Detectors for FirstRegion {
             (leader != own).then_some(store.address)
         }
         .boxed()
+    }
+}
+
+impl txn::gc::Source for Cluster {
+    fn safe_point(&self) -> BoxFuture<'_, Ts> {
+        // Asked again soon.
+        async { self.link.gc_safe_point(deadline()).await.unwrap_or_default() }.boxed()
+    }
+
+    fn regions(&self) -> Vec<kv::Context> {
+        let context = |region: Arc<Region>| kv::Context {
+            region: RegionId(region.id),
+            epoch: region.region_epoch.unwrap_or_default(),
+            ..kv::Context::default()
+        };
+        self.raft.led_regions().into_iter().map(context).collect()
     }
 }
 

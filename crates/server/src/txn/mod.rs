@@ -2,11 +2,12 @@
 //!
 //! Requests come from `tikv_service` with keys as clients sent them ([`keys`] checks and encodes them). Commands go through the
 //! [`Scheduler`](txn::scheduler::Scheduler), which [`shell`] drives; reads go past it ([`read`]). Both meet in [`Concurrency`]. Waits for
-//! locks are told the detector of deadlocks, which may be on another store ([`deadlock`]).
+//! locks are told the detector of deadlocks, which may be on another store ([`deadlock`]). Old versions are collected by [`gc`].
 //! Not here: what commands do, which is `txn`'s, and wire errors, which are [`crate::error`]'s.
 
 mod admin;
 pub mod deadlock;
+pub mod gc;
 pub mod keys;
 pub mod read;
 mod shell;
@@ -110,18 +111,23 @@ impl Txn {
 
     /// Runs a command on the call's region. It goes on when the caller no longer waits.
     pub async fn run(&self, call: &Call, command: Command) -> Result<Output> {
+        Ok(self.submit(call.ctx.clone(), command, call.deadline).await?)
+    }
+
+    /// Runs a command on a region, whoever wants it.
+    async fn submit(&self, ctx: kv::Context, command: Command, deadline: MonoTime) -> txn::Result<Output> {
         let (answer, answered) = oneshot::channel();
         self.shell.on(Event::Submit {
-            ctx: call.ctx.clone(),
+            ctx,
             command,
-            deadline: call.deadline,
+            deadline,
             reply: Box::new(move |outcome| drop(answer.send(outcome))),
         });
         let stopped = TxnError::Region {
             proposed: true,
             source: kv::Error::Shutdown,
         };
-        Ok(answered.await.unwrap_or(Err(stopped))?)
+        answered.await.unwrap_or(Err(stopped))
     }
 
     /// Pessimistic locks that are kept in memory.
@@ -139,5 +145,37 @@ impl Txn {
     /// The detector's part on this store, and the way to it.
     pub fn deadlocks(&self) -> &Arc<deadlock::Deadlocks> {
         &self.deadlocks
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::kv::MemKv;
+    use futures::FutureExt;
+
+    use super::*;
+
+    struct Nowhere;
+
+    impl deadlock::Detectors for Nowhere {
+        fn here(&self) -> Option<(base::RegionId, u64)> {
+            None
+        }
+
+        fn there(&self) -> BoxFuture<'static, Option<String>> {
+            std::future::ready(None).boxed()
+        }
+    }
+
+    /// Transactions over one region in memory, without a cluster around.
+    pub fn over(kv: Arc<MemKv>) -> Txn {
+        Txn::new(Parts {
+            engine: kv.engine().clone(),
+            kv,
+            api: ApiVersion::V1,
+            timestamps: Arc::new(|_| std::future::ready(Some(Ts(1))).boxed()),
+            detectors: Arc::new(Nowhere),
+            scheduler: Config::default(),
+        })
     }
 }

@@ -1,0 +1,93 @@
+//! Keeps the cluster's safe points moving, in the process of the placement driver: old versions live `pd.gc-life-time` and go.
+//!
+//! In this order: the txn safe point, below which no transaction reads from then on, as far as pins let it; locks of transactions that
+//! began before it are resolved on all regions, over the public wire like any client's, so that none is found without its versions
+//! later; then the gc safe point, which is what stores collect by. What fails is begun anew at the next round.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base::Ts;
+use client::{Api, ClientOptions, Keyspace, TxnClient};
+use pd::{Handle, Reply, Request};
+use tracing::{debug, info, warn};
+
+use crate::config::ApiVersion;
+use crate::pd_service::ask;
+
+/// Rounds come often enough that versions live little longer than they must, and not so often that looking for locks and
+/// collecting shows.
+const ROUND_MIN: Duration = Duration::from_secs(1);
+const ROUND_MAX: Duration = Duration::from_secs(3600);
+/// For each step of a round's looking for locks.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Moves safe points until aborted. `life` is above zero; `address` is where clients dial this placement driver.
+pub async fn run(handle: Handle, address: String, api: ApiVersion, life: Duration) {
+    let mut rounds = tokio::time::interval((life / 10).clamp(ROUND_MIN, ROUND_MAX));
+    rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut client = None;
+    loop {
+        rounds.tick().await;
+        match round(&handle, &address, api, life, &mut client).await {
+            Ok(Some((safe_point, locks))) => info!(safe_point = safe_point.0, locks, "old versions may be collected"),
+            Ok(None) => debug!("safe points stay where they are"),
+            Err(error) => warn!(error = format!("{error:#}"), "move the safe point"),
+        }
+    }
+}
+
+/// One round: the safe point if it moved, and how many locks were in its way.
+async fn round(
+    handle: &Handle,
+    address: &str,
+    api: ApiVersion,
+    life: Duration,
+    client: &mut Option<TxnClient>,
+) -> anyhow::Result<Option<(Ts, usize)>> {
+    if ask(handle, Request::IsBootstrapped).await? != Reply::Bootstrapped(true) {
+        return Ok(None);
+    }
+    let Reply::Timestamps { last: now, .. } = ask(handle, Request::Tso { count: 1 }).await? else {
+        bail!("a reply to another request");
+    };
+    let Reply::GcState {
+        gc_safe_point,
+        txn_safe_point,
+        ..
+    } = ask(handle, Request::GcState).await?
+    else {
+        bail!("a reply to another request");
+    };
+    let wanted = Ts::compose(now.physical_ms().saturating_sub(life.as_millis() as u64), 0).max(txn_safe_point);
+    let Reply::Advanced(moved) = ask(handle, Request::AdvanceTxnSafePoint(wanted)).await? else {
+        bail!("a reply to another request");
+    };
+    if moved.new <= gc_safe_point {
+        return Ok(None);
+    }
+    let client = match client {
+        Some(client) => client,
+        None => client.insert(connect(address, api).await.context("connect to the own placement driver")?),
+    };
+    let locks = client
+        .resolve_locks_everywhere(moved.new)
+        .await
+        .context("resolve old locks")?;
+    ask(handle, Request::AdvanceGcSafePoint(moved.new)).await?;
+    Ok(Some((moved.new, locks)))
+}
+
+async fn connect(address: &str, api: ApiVersion) -> Result<TxnClient, client::Error> {
+    let api = match api {
+        ApiVersion::V1 | ApiVersion::V1Ttl => Api::V1,
+        // Whichever it is: keys of all are spoken of in full.
+        ApiVersion::V2 => Api::V2(Keyspace::Id(0)),
+    };
+    let options = ClientOptions {
+        api,
+        deadline: DEADLINE,
+        ..ClientOptions::default()
+    };
+    TxnClient::connect(&[address], options).await
+}
