@@ -5,16 +5,16 @@
 //! `ferrite`, all with real fsync on the same disk. Figures are medians of the rounds. Beside wall-clock figures stands the
 //! servers' processor time per operation, which other work on the machine does not touch.
 
-mod caller;
+pub mod caller;
 pub mod echo;
-mod etcd;
+pub mod etcd;
 mod failover;
 pub mod ferrite;
 mod floor;
-mod load;
+pub mod load;
 pub mod process;
 mod single;
-mod table;
+pub mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -304,7 +304,7 @@ async fn start_echo(dir: &Path, args: &Args) -> Result<(Server, Connections)> {
     Ok((server, connections))
 }
 
-fn sub_dir(dir: &Path, name: &str) -> Result<PathBuf> {
+pub fn sub_dir(dir: &Path, name: &str) -> Result<PathBuf> {
     let path = dir.join(name);
     std::fs::create_dir_all(&path)?;
     Ok(path)

@@ -6,6 +6,7 @@ mod demo;
 mod engine;
 mod kv;
 mod report;
+mod txn;
 
 use std::process::ExitCode;
 
@@ -18,6 +19,8 @@ enum Bench {
     Engine(engine::Args),
     /// Start, idle size, put and get under load and fail-over, beside a bare echo, etcd and the disk's floor.
     Kv(kv::Args),
+    /// Transactions of one and two keys in each way of committing, beside etcd's.
+    Txn(txn::Args),
     Demo(demo::Args),
     /// The bare echo server that `kv` measures against: answers raw gets and puts at once.
     #[command(hide = true)]
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
     let done = match Bench::parse() {
         Bench::Engine(args) => engine::run(&args),
         Bench::Kv(args) => kv::run(&args),
+        Bench::Txn(args) => txn::run(&args),
         Bench::Demo(args) => demo::run(&args).map(|()| true),
         Bench::Echo(args) => kv::echo::serve(&args).map(|()| true),
     };

@@ -11,6 +11,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench engine    each engine: loads, synced batches, reads, memory, disk
 ///   cargo xtask bench kv        the whole system, beside a bare echo and etcd
 ///   cargo xtask bench build-cache   the build cache beside nginx (with dav-ext; wrk, zstd)
+///   cargo xtask bench txn       transactions in each way of committing, beside etcd's
 ///
 /// What follows the name goes to the benchmark; `cargo xtask bench kv --help` lists its options.
 /// Each ends with a line per goal (`goal put_vs_etcd_64: 3.4 (wanted >= 3.0): met`) and exits 1 if

@@ -50,6 +50,19 @@ enum Chaos {
         #[command(flatten)]
         common: Common,
     },
+    /// Clients move money between accounts while a random store or the placement driver is killed, again and again: no money
+    /// may be lost, and no lock may stay.
+    Bank {
+        /// How long, in seconds.
+        #[arg(long, default_value_t = 600)]
+        seconds: u32,
+        /// Time from one kill to the next.
+        #[arg(long, default_value_t = 10_000)]
+        kill_every_ms: u32,
+        /// Build without optimisation, as the tests do.
+        #[arg(long)]
+        dev: bool,
+    },
 }
 
 #[derive(clap::Args)]
@@ -64,19 +77,37 @@ struct Common {
 
 pub fn run(args: &Args) -> Result<bool> {
     system::ensure()?;
-    let (name, variable, count, common) = match &args.chaos {
-        Chaos::Kill9 { kills, common } => ("kill9", "FERRITE_CHAOS_KILLS", kills, common),
-        Chaos::PowerCut { cuts, common } => ("power_cut", "FERRITE_CHAOS_CUTS", cuts, common),
-        Chaos::DiskFull { times, common } => ("disk_full", "FERRITE_CHAOS_FULL", times, common),
+    let (name, dev, variables) = match &args.chaos {
+        Chaos::Kill9 { kills, common } => ("kill9", common.dev, common.variables("FERRITE_CHAOS_KILLS", *kills)),
+        Chaos::PowerCut { cuts, common } => ("power_cut", common.dev, common.variables("FERRITE_CHAOS_CUTS", *cuts)),
+        Chaos::DiskFull { times, common } => ("disk_full", common.dev, common.variables("FERRITE_CHAOS_FULL", *times)),
+        Chaos::Bank {
+            seconds,
+            kill_every_ms,
+            dev,
+        } => {
+            let seconds = ("FERRITE_CHAOS_BANK_SECONDS", u64::from(*seconds));
+            (
+                "bank::bank",
+                *dev,
+                [seconds, ("FERRITE_CHAOS_BANK_KILL_EVERY_MS", u64::from(*kill_every_ms))],
+            )
+        }
     };
     let mut test = workspace::cargo(&["test", "--locked", "--package", "ferrite-server", "--test", "chaos"]);
-    if !common.dev {
+    if !dev {
         test.arg("--release");
     }
     test.args(["--", "--exact", "--nocapture", name]);
-    test.env(variable, count.to_string())
-        .env("FERRITE_CHAOS_PRELOAD_MIB", common.preload_mib.to_string());
+    test.envs(variables.map(|(variable, value)| (variable, value.to_string())));
     let mut report = Report::new("cluster");
     report.command(name, &mut test);
     Ok(report.finish())
+}
+
+impl Common {
+    /// What the tests are told through the environment.
+    fn variables(&self, variable: &'static str, count: u32) -> [(&'static str, u64); 2] {
+        [(variable, count.into()), ("FERRITE_CHAOS_PRELOAD_MIB", self.preload_mib)]
+    }
 }

@@ -70,12 +70,17 @@ impl Etcd {
         })
     }
 
-    pub fn callers(&self, count: usize) -> Vec<Caller> {
-        let channel = |n: usize| self.channels[n % self.channels.len()].clone();
+    /// Clients of its key-value service, spread over the connections.
+    pub fn clients(&self, count: usize) -> Vec<KvClient<Channel>> {
         (0..count)
-            .map(|n| Caller::Etcd {
-                client: KvClient::new(channel(n)),
-            })
+            .map(|n| KvClient::new(self.channels[n % self.channels.len()].clone()))
+            .collect()
+    }
+
+    pub fn callers(&self, count: usize) -> Vec<Caller> {
+        self.clients(count)
+            .into_iter()
+            .map(|client| Caller::Etcd { client })
             .collect()
     }
 

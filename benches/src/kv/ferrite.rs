@@ -26,6 +26,8 @@ pub struct Store {
 pub struct Cluster {
     binary: PathBuf,
     dir: PathBuf,
+    /// Of every process, besides what each needs.
+    args: Vec<String>,
     pd: Server,
     pub pd_address: String,
     pub stores: Vec<Store>,
@@ -34,15 +36,21 @@ pub struct Cluster {
 impl Cluster {
     /// Starts everything and waits until the one region has a copy on every store.
     pub async fn start(binary: &Path, dir: &Path) -> Result<Self> {
+        Self::start_with(binary, dir, &[]).await
+    }
+
+    /// The same with further arguments for every process.
+    pub async fn start_with(binary: &Path, dir: &Path, args: &[String]) -> Result<Self> {
         let ports = free_ports(1 + STORES)?;
         let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let pd_address = addresses[0].clone();
         let mut command = command(binary, &dir.join("pd"));
-        command.args(["--role", "pd", "--pd-addr", &pd_address]);
+        command.args(["--role", "pd", "--pd-addr", &pd_address]).args(args);
         let pd = Server::start("ferrite-pd", &mut command, dir)?;
         let mut cluster = Self {
             binary: binary.to_owned(),
             dir: dir.to_owned(),
+            args: args.to_vec(),
             pd,
             pd_address,
             stores: Vec::new(),
@@ -63,6 +71,7 @@ impl Cluster {
     fn start_store(&self, name: &str, address: &str) -> Result<Server> {
         let mut command = command(&self.binary, &self.dir.join(name));
         command.args(["--role", "store", "--join", &self.pd_address, "--addr", address]);
+        command.args(&self.args);
         Server::start(&format!("ferrite-{name}"), &mut command, &self.dir)
     }
 

@@ -1,5 +1,6 @@
 //! The load: closed-loop clients, each with one operation under way, and what became of it.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,14 +103,43 @@ impl Sample {
     }
 }
 
+/// One closed-loop client.
+pub trait Worker: Send + 'static {
+    /// One operation, which ends when it is answered.
+    fn work(&mut self, chance: &mut SmallRng) -> impl Future<Output = Result<()>> + Send;
+}
+
 /// Runs every caller in a loop of its own and measures what ends within the span. `cpu` reads the servers' processor time.
 pub async fn measure(callers: Vec<Caller>, op: Op, keys: &Arc<Keys>, plan: Plan, cpu: impl Fn() -> Duration) -> Result<Sample> {
+    let asker = |caller| Asker {
+        caller,
+        op,
+        keys: keys.clone(),
+    };
+    measure_workers(callers.into_iter().map(asker).collect(), plan, cpu).await
+}
+
+struct Asker {
+    caller: Caller,
+    op: Op,
+    keys: Arc<Keys>,
+}
+
+impl Worker for Asker {
+    async fn work(&mut self, chance: &mut SmallRng) -> Result<()> {
+        let key = self.keys.key(chance.random_range(0..self.keys.count));
+        self.caller.call(self.op, key, &self.keys.value).await
+    }
+}
+
+/// The same for workers of any kind.
+pub async fn measure_workers(workers: Vec<impl Worker>, plan: Plan, cpu: impl Fn() -> Duration) -> Result<Sample> {
     let begin = MonoTime::now() + plan.warm_up;
     let end = begin + plan.span;
-    let clients: Vec<_> = callers
+    let clients: Vec<_> = workers
         .into_iter()
         .zip(1..)
-        .map(|(caller, seed)| tokio::spawn(client(caller, op, keys.clone(), seed, begin, end)))
+        .map(|(worker, seed)| tokio::spawn(client(worker, seed, begin, end)))
         .collect();
 
     tokio::time::sleep(begin.since(MonoTime::now())).await;
@@ -142,7 +172,7 @@ struct Outcome {
     last_error: Option<String>,
 }
 
-async fn client(mut caller: Caller, op: Op, keys: Arc<Keys>, seed: u64, begin: MonoTime, end: MonoTime) -> Outcome {
+async fn client(mut worker: impl Worker, seed: u64, begin: MonoTime, end: MonoTime) -> Outcome {
     let mut chance = SmallRng::seed_from_u64(seed);
     let mut outcome = Outcome {
         latencies_us: Vec::new(),
@@ -154,8 +184,7 @@ async fn client(mut caller: Caller, op: Op, keys: Arc<Keys>, seed: u64, begin: M
         if asked >= end {
             return outcome;
         }
-        let key = keys.key(chance.random_range(0..keys.count));
-        let answer = caller.call(op, key, &keys.value).await;
+        let answer = worker.work(&mut chance).await;
         let answered = MonoTime::now();
         match answer {
             Ok(()) if answered >= begin && answered < end => outcome.latencies_us.push(answered.since(asked).as_micros() as u32),

@@ -204,7 +204,7 @@ impl Results {
 }
 
 /// Half the distance between the slowest and the fastest round, as a share of the median.
-fn spread(samples: &[Sample]) -> f64 {
+pub fn spread(samples: &[Sample]) -> f64 {
     let rates = || samples.iter().map(|sample| sample.per_second);
     let (least, most) = (rates().fold(f64::INFINITY, f64::min), rates().fold(0.0, f64::max));
     (most - least) / 2.0 / Sample::median(samples).per_second

@@ -2,8 +2,11 @@
 //!
 //! Writers own keys and number their values. After each fault every key must hold a value at least as new as the last
 //! acknowledged one, every byte of it as written, and the store must answer again within [`RESTART_WITHIN`]. By default the
-//! runs are short; `cargo xtask cluster kill9`, `power-cut` and `disk-full` make them long and optimised.
+//! runs are short; `cargo xtask cluster kill9`, `power-cut`, `disk-full` and `bank` make them long and optimised.
 
+mod bank;
+#[path = "../common/mod.rs"]
+mod common;
 mod disk;
 mod load;
 mod model;
