@@ -98,7 +98,7 @@ pub fn run(args: &Args) -> Result<bool> {
     if !dev {
         test.arg("--release");
     }
-    test.args(["--", "--exact", "--nocapture", name]);
+    test.args(["--", "--exact", "--include-ignored", "--nocapture", name]);
     test.envs(variables.map(|(variable, value)| (variable, value.to_string())));
     let mut report = Report::new("cluster");
     report.command(name, &mut test);

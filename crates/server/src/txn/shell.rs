@@ -2,7 +2,7 @@
 //!
 //! The scheduler is stepped under a mutex, by whichever thread brings the event; what it wants done is done outside. A region that is
 //! led here answers for a snapshot at once, so a command runs from its arrival to its proposal on one thread. Jobs run on the threads of
-//! the network, the large ones beside them.
+//! the network.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
