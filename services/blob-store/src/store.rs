@@ -38,7 +38,7 @@ pub enum Presence {
     Absent,
     /// There, with this many bytes of content.
     Present(u64),
-    /// There, but to be checked before anybody is told: [`Store::contains`] does, and reads the disk for it.
+    /// There, but to be checked before anybody is told: [`Store::get`] does, and reads the disk for it.
     Suspect,
 }
 
