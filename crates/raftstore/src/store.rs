@@ -180,8 +180,7 @@ impl Store {
             if gone {
                 self.tombstones.insert(RegionId(region.id), PeerId(state.peer_id));
                 if !region.peers.is_empty() {
-                    self.erase(&region)?;
-                    self.write_tombstone(&buried(&region), PeerId(state.peer_id))?;
+                    self.bury(&region, PeerId(state.peer_id))?;
                 }
                 continue;
             }
@@ -411,7 +410,13 @@ impl Store {
         self.held.remove(&id);
         self.tombstones.insert(id, peer);
         self.write_tombstone(region, peer)?;
+        self.bury(region, peer)
+    }
+
+    /// Erases what is left of a destroyed peer and, once that is durable, notes that nothing is.
+    fn bury(&self, region: &Region, peer: PeerId) -> Result<()> {
         self.erase(region)?;
+        self.log.sync().map_err(|source| Error::Log { act: "sync", source })?;
         self.write_tombstone(&buried(region), peer)
     }
 
@@ -554,5 +559,17 @@ mod tests {
         disk.vote(8);
         disk.start();
         assert_eq!(disk.term(), Some(8));
+    }
+
+    /// Found by the simulator: the tombstone said that nothing was left while the log's removal was not durable yet.
+    #[test]
+    fn a_destroyed_peers_log_stays_gone_over_a_crash() {
+        let disk = disk();
+        let mut store = disk.start();
+        disk.vote(6);
+        store.destroy(&region(), PeerId(10)).expect("memory writes");
+        let after = Disk(disk.0.clone(), Arc::new(disk.1.crash(0)));
+        after.start();
+        assert_eq!(after.term(), None);
     }
 }
