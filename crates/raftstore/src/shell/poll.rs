@@ -41,7 +41,6 @@ pub(super) fn start_raft(n: u32, shared: Arc<Shared>, ready: Ready<Peer, Event>,
 struct Batch {
     messages: Vec<crate::RaftMessage>,
     io: Io,
-    snapshot: Option<Arc<dyn engine::Snapshot>>,
 }
 
 impl Batch {
@@ -74,9 +73,13 @@ fn carry_out(shared: &Shared, peer: &mut Peer, mut fx: Effects, batch: &mut Batc
         // An applier goes away only after its peer.
         let _gone = shared.appliers.send(region, task);
     }
-    for read in fx.serve.drain(..) {
-        let snapshot = batch.snapshot.get_or_insert_with(|| shared.engine.snapshot()).clone();
-        (read.reply)(Ok(Arc::new(RegionView::new(snapshot, read.region, read.term))));
+    if !fx.serve.is_empty() {
+        // One for the reads of this step, never one of an earlier step: that may lack what was acknowledged before these reads came.
+        let snapshot = shared.engine.snapshot();
+        for read in fx.serve.drain(..) {
+            let view = RegionView::new(snapshot.clone(), read.region, read.term);
+            (read.reply)(Ok(Arc::new(view)));
+        }
     }
     for message in fx.send_snapshot.drain(..) {
         send_snapshot(shared, region, message);
