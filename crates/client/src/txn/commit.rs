@@ -22,8 +22,8 @@ const CLEAN_UP: Duration = Duration::from_secs(30);
 
 /// Commits, and returns the commit timestamp. After an error other than [`Error::Undetermined`] it is not committed and never will be.
 pub(crate) async fn commit(core: Arc<Core>, plan: Plan, begun: MonoTime, mut call: Call) -> Result<Ts, Error> {
-    let heart = Heart::start(core.clone(), plan.primary.clone(), plan.start_ts, begun);
-    let decided = match core.prewrite(&plan, begun, &mut call).await {
+    let mut heart = Some(core.heart(&plan, begun));
+    let decided = match core.prewrite(&plan, begun, &mut heart, &mut call).await {
         Ok(Next::CommitPrimary) => core.commit_primary(&plan, &mut call).await,
         Ok(Next::Committed(ts)) => Ok((ts, plan.keys().cloned().collect())),
         Ok(Next::Done(ts)) => Ok((ts, Vec::new())),
@@ -45,8 +45,19 @@ pub(crate) async fn commit(core: Arc<Core>, plan: Plan, begun: MonoTime, mut cal
 }
 
 impl Core {
-    /// The first phase: all keys, region by region, again where others' locks had to be resolved.
-    async fn prewrite(&self, plan: &Plan, begun: MonoTime, call: &mut Call) -> Result<Next, Error> {
+    fn heart(self: &Arc<Self>, plan: &Plan, begun: MonoTime) -> Heart {
+        Heart::start(self.clone(), plan.primary.clone(), plan.start_ts, begun)
+    }
+
+    /// The first phase: all keys, region by region, again where others' locks had to be resolved. While it waits for others its heart
+    /// stands still: of two that wait for each other one must outlive its time, as no store sees that circle.
+    async fn prewrite(
+        self: &Arc<Self>,
+        plan: &Plan,
+        begun: MonoTime,
+        heart: &mut Option<Heart>,
+        call: &mut Call,
+    ) -> Result<Next, Error> {
         let mut unlocked = plan.steps.clone();
         let mut answers = Vec::new();
         loop {
@@ -71,11 +82,15 @@ impl Core {
                 again.extend(steps);
             }
             if again.is_empty() {
+                heart.get_or_insert_with(|| self.heart(plan, begun));
                 return Ok(plan.next(&answers));
             }
             let last = locked(&locks[0], &self.router.form);
             match self.resolve(call, locks, Purpose::Write).await?.waiting {
-                Some(lock) => call.pause(Cause::Locked, 0, locked(&lock, &self.router.form)).await?,
+                Some(lock) => {
+                    heart.take();
+                    call.pause(Cause::Locked, 0, locked(&lock, &self.router.form)).await?
+                }
                 None => call.again(last).await?,
             }
             unlocked = again;

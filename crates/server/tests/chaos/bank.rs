@@ -41,7 +41,6 @@ fn amount(value: &Bytes) -> Result<i64> {
 }
 
 #[test]
-#[ignore = "fails, and rightly: money is lost under kills (docs/status.md, 1)"]
 fn bank() {
     let seed = count("FERRITE_CHAOS_SEED", u64::from(std::process::id()));
     let runtime = tokio::runtime::Builder::new_multi_thread()

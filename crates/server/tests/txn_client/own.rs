@@ -249,13 +249,11 @@ async fn whole_api(setup: &Setup) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "its bank hung once without kills (docs/status.md, 2)"]
 async fn whole_api_v1() {
     whole_api(&Setup::v1()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "its bank hung once without kills (docs/status.md, 2)"]
 async fn whole_api_v2() {
     whole_api(&Setup::v2()).await;
 }

@@ -218,14 +218,12 @@ async fn whole_api(client: &TransactionClient) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not run since old versions are collected (docs/status.md, 3)"]
 async fn whole_api_v1() {
     let setup = Setup::v1();
     whole_api(&setup.registry().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "not run since old versions are collected (docs/status.md, 3)"]
 async fn whole_api_v2() {
     let setup = Setup::v2();
     whole_api(&setup.registry().await).await;
