@@ -3,12 +3,16 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 
-/// Root of the checkout. `xtask` is a member, so its manifest's parent is the root.
+/// Root of the checkout. `xtask` is a member, so its manifest's parent is the root. Cargo tells at run time where that is: checkouts
+/// may share a target directory, and then the binary was compiled in any of them.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the workspace")
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        let manifest = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        Path::new(&manifest).parent().expect("xtask lies in the workspace").to_owned()
+    })
 }
 
 /// Whether this is an unattended run.

@@ -4,6 +4,8 @@
 //! gone. A *pin* (a backup, a change feed) keeps the txn safe point at or below its timestamp until it is dropped or expires.
 //! The wire's newer interface calls pins barriers. The older one knows safe points of services: `gc_worker` speaks for the txn safe
 //! point, every other service has a pin.
+//! Who moves the txn safe point: the collector in the placement driver, until a client does so for the first time, as databases on top of
+//! the store do. From then on only clients: they know how long their old versions are read, and may have stopped on purpose.
 //! Invariants: `gc_safe_point <= txn_safe_point`; neither goes back; an unexpired pin is never overtaken.
 
 use std::collections::BTreeMap;
@@ -41,15 +43,18 @@ pub struct Advanced {
 pub struct Gc {
     pub gc_safe_point: Ts,
     pub txn_safe_point: Ts,
+    /// A client moves the txn safe point.
+    pub client_collects: bool,
     pins: BTreeMap<String, Pin>,
 }
 
 impl Gc {
-    pub fn new(gc_safe_point: Ts, txn_safe_point: Ts, pins: Vec<Pin>) -> Gc {
+    pub fn new(gc_safe_point: Ts, txn_safe_point: Ts, client_collects: bool, pins: Vec<Pin>) -> Gc {
         let pins = pins.into_iter().map(|pin| (pin.name.clone(), pin)).collect();
         Gc {
             gc_safe_point,
             txn_safe_point,
+            client_collects,
             pins,
         }
     }
@@ -72,9 +77,17 @@ impl Gc {
     }
 
     /// Moves the txn safe point to `target`, or as near as the pins allow. Errors when `target` lies behind.
-    pub fn advance_txn(&mut self, target: Ts, now_seconds: u64) -> Result<Advanced, Error> {
+    pub fn advance_txn(&mut self, target: Ts, by_client: bool, now_seconds: u64) -> Result<Advanced, Error> {
         let old = self.txn_safe_point;
         check_not_behind(target, old)?;
+        if self.client_collects && !by_client {
+            return Ok(Advanced {
+                old,
+                new: old,
+                blocker: "a client collects".to_owned(),
+            });
+        }
+        self.client_collects |= by_client;
         self.follow_txn(target, now_seconds);
         let lowest = self.pins.values().filter(|pin| Ts(pin.ts) < target).min_by_key(|pin| pin.ts);
         let blocker = lowest
@@ -133,6 +146,7 @@ impl Gc {
                     reason: format!("the safe point of `{GC_WORKER}` cannot expire"),
                 });
             }
+            self.client_collects = true;
             self.follow_txn(Ts(pin.ts), command.now_seconds);
         } else if pin.name.is_empty() {
             return Err(Error::Invalid {
@@ -271,6 +285,21 @@ mod tests {
         assert!(matches!(gc.put_service(&put("", 20, 160)), Err(Error::Invalid { .. })));
         assert_eq!(gc, Gc::default());
     }
+
+    #[test]
+    fn the_own_collector_stops_once_a_client_collects() {
+        let by_service = |gc: &mut Gc| drop(gc.put_service(&put(GC_WORKER, 30, 0)).unwrap());
+        let by_advance = |gc: &mut Gc| drop(gc.advance_txn(Ts(30), true, 100).unwrap());
+        for client in [by_service, by_advance] {
+            let mut gc = Gc::default();
+            assert_eq!(gc.advance_txn(Ts(20), false, 100).map(|moved| moved.new), Ok(Ts(20)));
+            client(&mut gc);
+            let stays = gc.advance_txn(Ts(90), false, 100).unwrap();
+            assert_eq!((stays.new, gc.txn_safe_point), (Ts(30), Ts(30)), "{stays:?}");
+            assert_eq!(gc.advance_txn(Ts(50), true, 100).map(|moved| moved.new), Ok(Ts(50)));
+        }
+    }
+
     #[test]
     fn barriers_hold_the_txn_safe_point_and_that_the_gc_safe_point() {
         let mut gc = Gc::default();
@@ -285,7 +314,7 @@ mod tests {
             new: Ts(40),
             blocker: "barrier `br` at 40".to_owned(),
         };
-        assert_eq!(gc.advance_txn(Ts(90), 100), Ok(held));
+        assert_eq!(gc.advance_txn(Ts(90), true, 100), Ok(held));
         assert_eq!(
             gc.advance_gc(Ts(41)),
             Err(Error::SafePointAhead {
@@ -302,13 +331,13 @@ mod tests {
             })
         );
         assert_eq!(
-            gc.advance_txn(Ts(39), 100),
+            gc.advance_txn(Ts(39), true, 100),
             Err(Error::SafePointBehind {
                 target: Ts(39),
                 current: Ts(40)
             })
         );
         assert_eq!(gc.drop_pin("br", 100), Some(pin(40)));
-        assert_eq!(gc.advance_txn(Ts(90), 100).map(|moved| moved.new), Ok(Ts(90)));
+        assert_eq!(gc.advance_txn(Ts(90), true, 100).map(|moved| moved.new), Ok(Ts(90)));
     }
 }

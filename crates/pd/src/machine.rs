@@ -239,10 +239,11 @@ impl<T> Machine<T> {
             Request::AdvanceGcSafePoint(target) if self.state.is_bootstrapped() => {
                 Command::AdvanceGcSafePoint(record::AdvanceGcSafePoint { target: target.0 })
             }
-            Request::AdvanceTxnSafePoint(target) if self.state.is_bootstrapped() => {
+            Request::AdvanceTxnSafePoint { target, by_client } if self.state.is_bootstrapped() => {
                 Command::AdvanceTxnSafePoint(record::AdvanceTxnSafePoint {
                     target: target.0,
                     now_seconds,
+                    by_client,
                 })
             }
             Request::PutPin { name, ts, ttl_seconds } if self.state.is_bootstrapped() && ttl_seconds > 0 => {
@@ -296,7 +297,7 @@ impl<T> Machine<T> {
             | Request::PutStore(_)
             | Request::UpdateGcSafePoint(_)
             | Request::AdvanceGcSafePoint(_)
-            | Request::AdvanceTxnSafePoint(_)
+            | Request::AdvanceTxnSafePoint { .. }
             | Request::DropPin { .. }
             | Request::PutServiceSafePoint { .. } => unreachable!("answered before, or proposed"),
         }
@@ -316,6 +317,7 @@ impl<T> Machine<T> {
         Reply::GcState {
             gc_safe_point: gc.gc_safe_point,
             txn_safe_point: gc.txn_safe_point,
+            client_collects: gc.client_collects,
             pins,
             now_seconds,
         }

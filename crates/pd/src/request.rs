@@ -52,7 +52,11 @@ pub enum Request {
     UpdateGcSafePoint(Ts),
     GcState,
     AdvanceGcSafePoint(Ts),
-    AdvanceTxnSafePoint(Ts),
+    AdvanceTxnSafePoint {
+        target: Ts,
+        /// Rather than the placement driver's own collector, which stops for good once a client does it.
+        by_client: bool,
+    },
     /// Keeps the txn safe point at or below `ts` for so many seconds ([`crate::gc::TTL_FOREVER`]: for ever).
     PutPin {
         name: String,
@@ -105,6 +109,7 @@ pub enum Reply {
     GcState {
         gc_safe_point: Ts,
         txn_safe_point: Ts,
+        client_collects: bool,
         pins: Vec<record::Pin>,
         now_seconds: u64,
     },

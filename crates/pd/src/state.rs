@@ -67,7 +67,10 @@ impl State {
             Command::PutClusterConfig(c) => self.max_peer_count = c.max_peer_count,
             Command::UpdateGcSafePoint(c) => return Ok(Reply::SafePoint(self.gc.update(Ts(c.target), c.now_seconds))),
             Command::AdvanceGcSafePoint(c) => return self.gc.advance_gc(Ts(c.target)).map(Reply::Advanced),
-            Command::AdvanceTxnSafePoint(c) => return self.gc.advance_txn(Ts(c.target), c.now_seconds).map(Reply::Advanced),
+            Command::AdvanceTxnSafePoint(c) => {
+                let moved = self.gc.advance_txn(Ts(c.target), c.by_client, c.now_seconds);
+                return moved.map(Reply::Advanced);
+            }
             Command::PutPin(c) => self.gc.put_pin(&c.pin.clone().unwrap_or_default(), c.now_seconds)?,
             Command::DropPin(c) => return Ok(Reply::Pin(self.gc.drop_pin(&c.name, c.now_seconds))),
             Command::PutServiceSafePoint(c) => return self.gc.put_service(c).map(Reply::ServiceSafePoint),
@@ -151,6 +154,7 @@ impl State {
             gc_safe_point: self.gc.gc_safe_point.0,
             txn_safe_point: self.gc.txn_safe_point.0,
             pins: self.gc.pins().cloned().collect(),
+            client_collects: self.gc.client_collects,
         }
     }
 
@@ -168,7 +172,12 @@ impl State {
             id_next: record.id_next,
             tso_bound_ms: record.tso_bound_ms,
             max_peer_count: record.max_peer_count,
-            gc: Gc::new(Ts(record.gc_safe_point), Ts(record.txn_safe_point), record.pins),
+            gc: Gc::new(
+                Ts(record.gc_safe_point),
+                Ts(record.txn_safe_point),
+                record.client_collects,
+                record.pins,
+            ),
         }
     }
 }

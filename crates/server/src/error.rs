@@ -158,10 +158,6 @@ fn try_key_error(error: txn::Error, text: String) -> txn::Result<KeyError> {
                 min_commit_ts: min_commit_ts.0,
             });
         }
-        E::CommitTsTooLarge { min_commit_ts, .. } => {
-            let commit_ts = min_commit_ts.0;
-            told.commit_ts_too_large = Some(wire::CommitTsTooLarge { commit_ts });
-        }
         E::TxnNotFound { start_ts, key } => {
             told.txn_not_found = Some(wire::TxnNotFound {
                 start_ts: start_ts.0,
@@ -191,7 +187,7 @@ fn try_key_error(error: txn::Error, text: String) -> txn::Result<KeyError> {
         E::PessimisticLockRolledBack { .. } => told.abort = format!("PessimisticLockRolledBack: {text}"),
         E::LockKindMismatch { .. } => told.abort = format!("LockTypeNotMatch: {text}"),
         E::Committed { .. } => told.abort = format!("Committed: {text}"),
-        E::Invalid { .. } => told.abort = text,
+        E::Invalid { .. } | E::TsTooLarge { .. } => told.abort = text,
         E::Engine(_) | E::Damaged { .. } => return Err(error),
         E::Region { .. } => unreachable!("a region's error is not a key's"),
     }

@@ -240,7 +240,6 @@ pub struct PessimisticLock {
     pub min_commit_ts: Ts,
     /// Force-lock: grants the lock although a newer record is there and tells so, rather than fail.
     pub allow_conflict: bool,
-    pub is_retry: bool,
     pub resource_group_tag: Bytes,
 }
 

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use base::Ts;
 use parking_lot::RwLock;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::key::Key;
 use crate::lock::Lock;
 use crate::mvcc::ReadOptions;
@@ -22,6 +22,8 @@ use crate::mvcc::ReadOptions;
 #[derive(Default)]
 struct Table {
     max_ts: AtomicU64,
+    /// No read may go beyond; zero: not known yet.
+    limit: AtomicU64,
     /// At least the number of locks: raised before they enter, lowered after they left. Spares readers the lock below.
     count: AtomicUsize,
     locks: RwLock<BTreeMap<Key, Lock>>,
@@ -46,10 +48,27 @@ impl Concurrency {
     }
 
     /// Notes a read at `ts`. A read at the greatest timestamp wants the latest version and keeps nobody from committing: it is ignored.
-    pub fn raise_max_ts(&self, ts: Ts) {
-        if ts != Ts::MAX {
-            self.table.max_ts.fetch_max(ts.0, SeqCst);
+    /// [`Error::TsTooLarge`] above the [limit](Concurrency::raise_limit).
+    pub fn raise_max_ts(&self, ts: Ts) -> Result<()> {
+        if ts == Ts::MAX {
+            return Ok(());
         }
+        let limit = Ts(self.table.limit.load(SeqCst));
+        if ts > limit && limit.is_some() {
+            return Err(Error::TsTooLarge { ts, limit });
+        }
+        self.table.max_ts.fetch_max(ts.0, SeqCst);
+        Ok(())
+    }
+
+    /// Raises it by what the TSO gave.
+    pub fn raise_max_ts_by_tso(&self, ts: Ts) {
+        self.table.max_ts.fetch_max(ts.0, SeqCst);
+    }
+
+    /// No timestamp that the TSO gives before this is raised again is above `limit`.
+    pub fn raise_limit(&self, limit: Ts) {
+        self.table.limit.fetch_max(limit.0, SeqCst);
     }
 
     /// `Error::Locked` when a lock in memory hides `key` from a read, whose timestamp must have been given to
@@ -85,7 +104,7 @@ impl Concurrency {
         let mut table = self.table.locks.write();
         self.table.count.fetch_add(locks.len(), SeqCst);
         let read = self.max_ts().max(own.unwrap_or_default());
-        let min_commit_ts = Ts(read.0 + 1).max(floor);
+        let min_commit_ts = Ts(read.0.saturating_add(1)).max(floor);
         let mut keys = Vec::with_capacity(locks.len());
         for (key, mut lock) in locks {
             lock.min_commit_ts = min_commit_ts;
@@ -138,7 +157,6 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::error::Error;
     use crate::lock::LockKind;
 
     fn key(key: &str) -> Key {
@@ -165,9 +183,9 @@ mod tests {
     #[test]
     fn min_commit_ts_passes_every_read_before_and_locks_every_read_after() {
         let concurrency = Concurrency::new(Ts(10));
-        concurrency.raise_max_ts(Ts(30));
-        concurrency.raise_max_ts(Ts(20));
-        concurrency.raise_max_ts(Ts::MAX);
+        for ts in [Ts(30), Ts(20), Ts::MAX] {
+            concurrency.raise_max_ts(ts).expect("no limit is known");
+        }
         let (min_commit_ts, guard) = concurrency.lock_keys(vec![lock("a", 25), lock("c", 25)], Ts(0));
         assert_eq!(min_commit_ts, Ts(31));
         assert!(!is_locked(concurrency.check_key(&key("a"), &at(30))), "it commits above");
@@ -179,6 +197,21 @@ mod tests {
             "its snapshot will show it"
         );
         assert!(concurrency.is_empty());
+    }
+
+    #[test]
+    fn a_timestamp_that_no_tso_gave_is_refused_and_not_noted() {
+        let concurrency = Concurrency::new(Ts(10));
+        concurrency.raise_limit(Ts(100));
+        concurrency.raise_limit(Ts(90));
+        concurrency.raise_max_ts(Ts(100)).expect("at the limit");
+        concurrency.raise_max_ts(Ts::MAX).expect("the latest version");
+        let refused = concurrency.raise_max_ts(Ts(u64::MAX - 1));
+        assert!(
+            matches!(refused, Err(Error::TsTooLarge { limit: Ts(100), .. })),
+            "{refused:?}"
+        );
+        assert_eq!(concurrency.max_ts(), Ts(100));
     }
 
     #[test]
@@ -225,7 +258,7 @@ mod tests {
             let reader = {
                 let concurrency = concurrency.clone();
                 base::thread::spawn("reader", move || {
-                    concurrency.raise_max_ts(ts);
+                    concurrency.raise_max_ts(ts).expect("no limit is known");
                     is_locked(concurrency.check_key(&key("a"), &at(ts.0)))
                 })
             };

@@ -67,11 +67,6 @@ impl Detector {
         }
     }
 
-    /// The transaction waits no longer for anybody.
-    pub fn clean_up(&mut self, waiter: Ts) {
-        self.len -= self.waits.remove(&waiter).map_or(0, |edges| edges.len());
-    }
-
     /// Forgets all: another store detects now, or this one begins to.
     pub fn clear(&mut self) {
         *self = Detector::default();
@@ -225,7 +220,7 @@ mod tests {
         assert!(detector.detect(at(1), &wait(2, 1, "c")).is_some(), "it still waits over b");
         detector.unwait(&wait(1, 2, "b"));
         assert_eq!(detector.detect(at(1), &wait(2, 1, "c")), None);
-        detector.clean_up(Ts(2));
+        detector.unwait(&wait(2, 1, "c"));
         assert_eq!(detector.detect(at(1), &wait(1, 2, "a")), None);
         assert_eq!((detector.len, detector.waits().count()), (1, 1));
         detector.clear();

@@ -222,7 +222,7 @@ impl Driver {
 
     pub fn read(&self, user: &str, ts: u64) -> Result<Option<Bytes>> {
         let (key, options) = (key(user), ReadOptions::snapshot(Ts(ts)));
-        self.concurrency.raise_max_ts(Ts(ts));
+        self.concurrency.raise_max_ts(Ts(ts))?;
         self.concurrency.check_key(&key, &options)?;
         let found = mvcc::get(&*self.view(), &key, &options)?;
         Ok(found.map(|found| found.value))
@@ -321,7 +321,6 @@ pub fn lock(start_ts: u64, users: &[&str]) -> PessimisticLock {
         lock_only_if_exists: false,
         min_commit_ts: Ts(0),
         allow_conflict: false,
-        is_retry: false,
         resource_group_tag: Bytes::new(),
     }
 }

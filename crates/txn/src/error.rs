@@ -55,7 +55,7 @@ pub enum Error {
         reason: ConflictReason,
     },
     #[error("key exists already")]
-    AlreadyExists { key: Key, existing_start_ts: Ts },
+    AlreadyExists { key: Key },
     #[error("deadlock: transaction {start_ts} waits for {holder}")]
     Deadlock {
         start_ts: Ts,
@@ -73,13 +73,6 @@ pub enum Error {
         commit_ts: Ts,
         min_commit_ts: Ts,
         key: Key,
-    },
-    /// An async or one-phase commit would have to commit above the bound that the client set.
-    #[error("commit_ts {min_commit_ts} is above the bound {max_commit_ts} of transaction {start_ts}")]
-    CommitTsTooLarge {
-        start_ts: Ts,
-        min_commit_ts: Ts,
-        max_commit_ts: Ts,
     },
     /// Neither a lock nor a record tells of the transaction.
     #[error("transaction {start_ts} is not found")]
@@ -110,6 +103,9 @@ pub enum Error {
     /// The key asked about is not the primary of the transaction's lock on it.
     #[error("key is not the primary of transaction {}", .0.lock.start_ts)]
     PrimaryMismatch(Box<Locked>),
+    /// A timestamp that no TSO gave: to note it would push every later commit of this store beyond all readers.
+    #[error("timestamp {ts} is far above those of the placement driver, which are below {limit}")]
+    TsTooLarge { ts: Ts, limit: Ts },
     /// The request contradicts itself.
     #[error("bad request: {reason}")]
     Invalid { reason: &'static str },

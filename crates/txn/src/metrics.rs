@@ -16,6 +16,10 @@ static COMMAND: LazyLock<HistogramVec> = LazyLock::new(|| {
     let help = "from a command's arrival to its answer, waits for locks included";
     latencies("ferrite_txn_command_seconds", help, &["command"])
 });
+static PREWRITES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    let help = "prewrites done, by what they made of their keys: committed in one phase, locked for an async commit, locked";
+    counters("ferrite_txn_prewrites_total", help, &["way"])
+});
 pub(crate) static UNDER_WAY: LazyLock<IntGauge> = LazyLock::new(|| gauge("ferrite_txn_under_way", "commands under way"));
 pub(crate) static QUEUED: LazyLock<IntGauge> = LazyLock::new(|| gauge("ferrite_txn_queued", "commands that wait for room"));
 pub(crate) static BUSY: LazyLock<IntCounter> =
@@ -49,6 +53,16 @@ pub(crate) static COLLECTED: LazyLock<IntCounter> =
 pub(crate) fn on_answer(command: &str, seconds: f64, result: &Result<Output>) {
     COMMANDS.with_label_values(&[command, outcome(result)]).inc();
     COMMAND.with_label_values(&[command]).observe(seconds);
+    if let Ok(Output::Prewritten(done)) = result
+        && done.locked.is_empty()
+    {
+        let way = match (done.one_phase_commit_ts.is_some(), done.min_commit_ts.is_some()) {
+            (true, _) => "one-phase",
+            (false, true) => "async",
+            (false, false) => "ordinary",
+        };
+        PREWRITES.with_label_values(&[way]).inc();
+    }
 }
 
 fn outcome(result: &Result<Output>) -> &'static str {

@@ -31,12 +31,11 @@ use engine::kv::{self, Modify, SnapshotRef};
 use crate::command::{Command, Output};
 use crate::concurrency::Concurrency;
 use crate::error::{Result, WaitFor};
-use crate::key::Key;
-use crate::lock::Lock;
 use crate::metrics;
 
 pub use job::{Job, Ran};
 use latch::Latches;
+pub use memory::InMemory;
 use memory::{MemoryLocks, Reign};
 use task::Task;
 use wait::Queues;
@@ -257,7 +256,7 @@ impl Scheduler {
 
     /// Pessimistic locks kept in memory of `region`, in `[start, end)`, encoded; an empty end is none. To see every lock of a range, take
     /// these first and a snapshot afterwards: locks move from memory to the family, never back.
-    pub fn memory_locks(&self, region: RegionId, start: &[u8], end: &[u8]) -> BTreeMap<Key, Lock> {
+    pub fn memory_locks(&self, region: RegionId, start: &[u8], end: &[u8]) -> InMemory {
         self.memory.in_range(region, start, end)
     }
 

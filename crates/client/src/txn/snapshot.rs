@@ -28,7 +28,7 @@ pub struct Snapshot {
     core: Arc<Core>,
     ts: Ts,
     deadline: Duration,
-    /// Transactions whose locks are passed, as they will commit later.
+    /// Transactions whose locks are passed, as they will commit later. At [`Ts::MAX`] that holds for one call only.
     passed: Arc<Mutex<BTreeSet<u64>>>,
 }
 
@@ -147,6 +147,10 @@ impl Snapshot {
     }
 
     fn begin(&self) -> Call {
+        // Whoever was passed in an earlier call may have committed since, and at no timestamp above this one.
+        if self.ts == Ts::MAX {
+            self.passed.lock().clear();
+        }
         Call::begin(self.deadline, &self.core.router.jitter)
     }
 

@@ -13,6 +13,9 @@ type Waiting = Reply<SnapshotRef>;
 /// Reads that share one read index.
 struct Round {
     id: u64,
+    /// Of the peer when the round began. What is served is told to be of this term, even if it is served later: whoever writes by what
+    /// it read, as transactions do, must be refused once another may have led since.
+    term: u64,
     asked: MonoTime,
     /// Ticks since it was last asked for.
     ticks: u32,
@@ -43,11 +46,12 @@ impl Reads {
         }
     }
 
-    fn begin(&mut self, asked: MonoTime, replies: Vec<Waiting>) -> &mut Round {
+    fn begin(&mut self, term: u64, asked: MonoTime, replies: Vec<Waiting>) -> &mut Round {
         let id = self.next_id;
         self.next_id += 1;
         self.rounds.push_back(Round {
             id,
+            term,
             asked,
             ticks: 0,
             replies,
@@ -110,7 +114,7 @@ impl Peer {
         if !self.is_behind() {
             return self.serve(reply, fx);
         }
-        let round = self.reads.begin(now, vec![reply]);
+        let round = self.reads.begin(self.node.raft.term, now, vec![reply]);
         round.index = Some(self.node.raft.raft_log.committed);
     }
 
@@ -136,7 +140,7 @@ impl Peer {
             replies.into_iter().for_each(|reply| self.serve(reply, fx));
             return;
         }
-        let id = self.reads.begin(now, replies).id;
+        let id = self.reads.begin(self.node.raft.term, now, replies).id;
         self.node.read_index(self.reads.context(id));
     }
 
@@ -151,10 +155,11 @@ impl Peer {
 
     /// Serves the rounds whose index is applied.
     pub(super) fn serve_ready_reads(&mut self, fx: &mut Effects) {
-        let (applied, term, region) = (self.applied.index, self.term(), &self.region);
+        let (applied, region) = (self.applied.index, &self.region);
         self.reads.rounds.retain_mut(|round| {
             let ready = round.index.is_some_and(|index| index <= applied);
             if ready {
+                let term = round.term;
                 let serve = |reply| ServeRead {
                     region: region.clone(),
                     term,

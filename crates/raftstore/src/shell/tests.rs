@@ -316,6 +316,45 @@ fn a_new_peer_gets_a_raft_snapshot_and_a_removed_one_is_destroyed() {
     cluster.must_put("x", "the other region lives on");
 }
 
+/// Readers of two regions on one store, each of which knows what was acknowledged to it. Peers of one poll share threads and whatever
+/// those keep for a poll.
+#[test]
+fn reads_of_regions_that_share_a_thread_see_what_was_acknowledged() {
+    const ROUNDS: u64 = 400;
+    let cluster = Cluster::new(1, 1);
+    cluster.must_put("a", "0");
+    cluster.must_put("x", "0");
+    let store = cluster.stores().remove(0);
+    let mut clients = Vec::new();
+    for client in 0..8 {
+        let key = format!("{}{client}", if client % 2 == 0 { "a" } else { "x" });
+        let (_, region) = must("a leader", || cluster.leader_of(region_of(&key)));
+        let (ctx, store) = (cluster.ctx(&region), store.clone());
+        clients.push(base::thread::spawn("client", move || {
+            for round in 1..=ROUNDS {
+                let value = bytes::Bytes::from(round.to_string());
+                let change = Modify::Put {
+                    cf: engine::Cf::Default,
+                    key: key.clone().into(),
+                    value: value.clone(),
+                };
+                let deadline = MonoTime::now() + Duration::from_secs(3);
+                let written = wait(|reply| store.write(&ctx, vec![change], deadline, reply)).expect("answered");
+                written.expect("the only peer leads");
+                let view = wait(|reply| store.snapshot(&ctx, MonoTime::now(), reply)).expect("answered");
+                let found = view
+                    .expect("the only peer leads")
+                    .get(engine::Cf::Default, key.as_bytes())
+                    .expect("read");
+                assert_eq!(found, Some(value), "{key} in round {round}");
+            }
+        }));
+    }
+    clients
+        .into_iter()
+        .for_each(|client| client.join().expect("every read saw its write"));
+}
+
 #[test]
 fn members_are_exchanged_jointly() {
     let cluster = Cluster::new(5, 3);

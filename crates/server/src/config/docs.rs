@@ -76,17 +76,16 @@ fn default_of<'a>(defaults: &'a Table, section: &SectionDoc, option: &OptionDoc)
 
 #[cfg(test)]
 mod tests {
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
 
     use super::*;
 
-    fn root() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-    }
+    /// Tests run in the directory of their package.
+    const ROOT: &str = "../..";
 
     /// With `BLESS=1` writes the files instead (what `cargo xtask codegen` does).
     fn check_fresh(path: &str, wanted: &str) {
-        let file = root().join(path);
+        let file = Path::new(ROOT).join(path);
         if std::env::var_os("BLESS").is_some() {
             std::fs::write(&file, wanted).expect("write a generated file");
             return;

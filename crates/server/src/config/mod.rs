@@ -118,7 +118,7 @@ section! { "pd",
         /// The same for keys of transactions, which lie encoded in every version. Fixed when the cluster starts.
         pub split_txn_keys: Vec<String> = Vec::new(),
         /// How long versions that were overwritten or deleted can still be read; then they are collected. At least 1 s, or 0: clients move
-        /// the safe point. Fixed at start.
+        /// the safe point. Once a client does, as TiDB, it alone goes on. Fixed at start.
         pub gc_life_time: Span = Span::secs(86_400),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! In this order: the txn safe point, below which no transaction reads from then on, as far as pins let it; locks of transactions that
 //! began before it are resolved on all regions, over the public wire like any client's, so that none is found without its versions
-//! later; then the gc safe point, which is what stores collect by. What fails is begun anew at the next round.
+//! later; then the gc safe point, which is what stores collect by. What fails is begun anew at the next round. Once a client moves the
+//! safe points this stops: databases on top of the store collect themselves.
 
 use std::time::Duration;
 
@@ -26,10 +27,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub async fn run(handle: Handle, address: String, api: ApiVersion, life: Duration) {
     let mut rounds = tokio::time::interval((life / 10).clamp(ROUND_MIN, ROUND_MAX));
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut client = None;
+    let mut clients = Vec::new();
     loop {
         rounds.tick().await;
-        match round(&handle, &address, api, life, &mut client).await {
+        match round(&handle, &address, api, life, &mut clients).await {
             Ok(Some((safe_point, locks))) => info!(safe_point = safe_point.0, locks, "old versions may be collected"),
             Ok(None) => debug!("safe points stay where they are"),
             Err(error) => warn!(error = format!("{error:#}"), "move the safe point"),
@@ -43,7 +44,7 @@ async fn round(
     address: &str,
     api: ApiVersion,
     life: Duration,
-    client: &mut Option<TxnClient>,
+    clients: &mut Vec<TxnClient>,
 ) -> anyhow::Result<Option<(Ts, usize)>> {
     if ask(handle, Request::IsBootstrapped).await? != Reply::Bootstrapped(true) {
         return Ok(None);
@@ -54,40 +55,55 @@ async fn round(
     let Reply::GcState {
         gc_safe_point,
         txn_safe_point,
+        client_collects,
         ..
     } = ask(handle, Request::GcState).await?
     else {
         bail!("a reply to another request");
     };
+    if client_collects {
+        return Ok(None);
+    }
     let wanted = Ts::compose(now.physical_ms().saturating_sub(life.as_millis() as u64), 0).max(txn_safe_point);
-    let Reply::Advanced(moved) = ask(handle, Request::AdvanceTxnSafePoint(wanted)).await? else {
+    let request = Request::AdvanceTxnSafePoint {
+        target: wanted,
+        by_client: false,
+    };
+    let Reply::Advanced(moved) = ask(handle, request).await? else {
         bail!("a reply to another request");
     };
     if moved.new <= gc_safe_point {
         return Ok(None);
     }
-    let client = match client {
-        Some(client) => client,
-        None => client.insert(connect(address, api).await.context("connect to the own placement driver")?),
-    };
-    let locks = client
-        .resolve_locks_everywhere(moved.new)
-        .await
-        .context("resolve old locks")?;
+    if clients.is_empty() {
+        *clients = connect(address, api).await.context("connect to the own placement driver")?;
+    }
+    let mut locks = 0;
+    for client in clients {
+        locks += client
+            .resolve_locks_everywhere(moved.new)
+            .await
+            .context("resolve old locks")?;
+    }
     ask(handle, Request::AdvanceGcSafePoint(moved.new)).await?;
     Ok(Some((moved.new, locks)))
 }
 
-async fn connect(address: &str, api: ApiVersion) -> Result<TxnClient, client::Error> {
-    let api = match api {
-        ApiVersion::V1 | ApiVersion::V1Ttl => Api::V1,
-        // Whichever it is: keys of all are spoken of in full.
-        ApiVersion::V2 => Api::V2(Keyspace::Id(0)),
+/// A client for each kind of transactions' keys that there may be.
+async fn connect(address: &str, api: ApiVersion) -> Result<Vec<TxnClient>, client::Error> {
+    let apis = match api {
+        ApiVersion::V1 | ApiVersion::V1Ttl => vec![Api::V1],
+        // Whichever keyspace it is: keys of all are spoken of in full. In API V1 come those of TiDB.
+        ApiVersion::V2 => vec![Api::V2(Keyspace::Id(0)), Api::V1],
     };
-    let options = ClientOptions {
-        api,
-        deadline: DEADLINE,
-        ..ClientOptions::default()
-    };
-    TxnClient::connect(&[address], options).await
+    let mut clients = Vec::new();
+    for api in apis {
+        let options = ClientOptions {
+            api,
+            deadline: DEADLINE,
+            ..ClientOptions::default()
+        };
+        clients.push(TxnClient::connect(&[address], options).await?);
+    }
+    Ok(clients)
 }

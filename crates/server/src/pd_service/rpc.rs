@@ -385,7 +385,11 @@ impl Pd for PdService {
             blocker_description: moved.blocker,
             header: None,
         });
-        self.answer(header, Request::AdvanceTxnSafePoint(Ts(target)), told).await
+        let request = Request::AdvanceTxnSafePoint {
+            target: Ts(target),
+            by_client: true,
+        };
+        self.answer(header, request, told).await
     }
 
     async fn set_gc_barrier(&self, call: Call<SetGcBarrierRequest>) -> Outcome<SetGcBarrierResponse> {
@@ -592,6 +596,7 @@ fn gc_state(reply: Reply, keyspace_scope: Option<KeyspaceScope>) -> GcState {
         txn_safe_point,
         pins,
         now_seconds,
+        ..
     } = reply
     else {
         mismatch(reply)

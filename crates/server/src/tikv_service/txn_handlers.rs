@@ -13,7 +13,7 @@ use super::metrics::Rpc;
 use crate::call::Call;
 use crate::txn::keys::Keys;
 use crate::txn::read::Scan;
-use crate::txn::wire::{self, PessimisticContext, Wanted};
+use crate::txn::wire::{self, Wanted};
 use crate::txn::{Error, Result as TxnResult};
 
 impl Handlers {
@@ -154,13 +154,16 @@ impl Handlers {
     ) -> Result<PessimisticLockResponse, Status> {
         let mut context = request.context.take();
         let wanted = Wanted::of(&request);
-        let known = context.as_mut().map(|context| PessimisticContext {
-            is_retry: context.is_retry_request,
-            resource_group_tag: std::mem::take(&mut context.resource_group_tag),
-        });
-        let command = |keys| wire::pessimistic_lock(request, keys, known.unwrap_or_default());
+        let tag = context
+            .as_mut()
+            .map(|context| std::mem::take(&mut context.resource_group_tag));
+        let command = |keys| wire::pessimistic_lock(request, keys, tag.unwrap_or_default());
         let answer = |output| wire::pessimistic_locked(output, wanted);
-        self.command(Rpc::KvPessimisticLock, context, arrival, command, answer).await
+        let mut answer = self
+            .command(Rpc::KvPessimisticLock, context, arrival, command, answer)
+            .await?;
+        wire::refused_results(&mut answer, wanted);
+        Ok(answer)
     }
 
     pub async fn kv_pessimistic_rollback(

@@ -40,7 +40,9 @@ impl Txn {
         let start = border(start);
         self.on_engine(move |engine| {
             let whole = RegionView::new(engine.snapshot(), Arc::new(Region::default()), 0);
-            let locks = mvcc::scan_locks(&whole, &BTreeMap::new(), &start, &Bytes::new(), max_ts, limit)?;
+            let locks = mvcc::scan_locks(&whole, &BTreeMap::new(), &start, &Bytes::new(), limit, |locked| {
+                locked.lock.start_ts <= max_ts
+            })?;
             check_room(&locks)?;
             wire::lock_infos(&locks)
         })

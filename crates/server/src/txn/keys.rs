@@ -52,12 +52,24 @@ impl Keys {
                 max: KEY_BYTES_MAX,
             });
         }
-        let fits = match self {
+        let long_enough = self != Keys::Keyspace || key.len() >= PREFIX_LEN;
+        match self.are_of_mode(key.first()) && long_enough {
+            true => Ok(Key::from_user(key)),
+            false => Err(Error::KeyMode),
+        }
+    }
+
+    /// Whether [`Keys::key`] makes such a key. (The encoding leaves a key's first byte as it is.)
+    pub fn may_name(self, key: &Key) -> bool {
+        self.are_of_mode(key.encoded().first())
+    }
+
+    fn are_of_mode(self, first: Option<&u8>) -> bool {
+        match self {
             Keys::All => true,
-            Keys::Keyspace => key.first() == Some(&TXN_MODE) && key.len() >= PREFIX_LEN,
-            Keys::Tidb => matches!(key.first(), Some(b'm' | b't')),
-        };
-        if fits { Ok(Key::from_user(key)) } else { Err(Error::KeyMode) }
+            Keys::Keyspace => first == Some(&TXN_MODE),
+            Keys::Tidb => matches!(first, Some(b'm' | b't')),
+        }
     }
 
     pub fn keys(self, keys: &[Bytes]) -> Result<Vec<Key>> {

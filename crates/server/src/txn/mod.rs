@@ -1,7 +1,7 @@
 //! Transactions on the regions of one store: what stands between the service and [`txn`].
 //!
 //! Requests come from `tikv_service` with keys as clients sent them ([`keys`] checks and encodes them). Commands go through the
-//! [`Scheduler`](txn::scheduler::Scheduler), which [`shell`] drives; reads go past it ([`read`]). Both meet in [`Concurrency`]. Waits for
+//! [`Scheduler`](txn::scheduler::Scheduler), which `shell` drives; reads go past it ([`read`]). Both meet in [`Concurrency`]. Waits for
 //! locks are told the detector of deadlocks, which may be on another store ([`deadlock`]). Old versions are collected by [`gc`].
 //! Not here: what commands do, which is `txn`'s, and wire errors, which are [`crate::error`]'s.
 
@@ -13,8 +13,8 @@ pub mod read;
 mod shell;
 pub mod wire;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use base::{MonoTime, Ts};
 use engine::Engine;
@@ -23,8 +23,8 @@ use futures::future::BoxFuture;
 use proto::deadlock::WaitForEntry;
 use tokio::sync::oneshot;
 use txn::concurrency::Concurrency;
-use txn::scheduler::{Config, Event};
-use txn::{Command, Error as TxnError, Key, Lock, Output};
+use txn::scheduler::{Config, Event, InMemory};
+use txn::{Command, Error as TxnError, Output};
 
 use crate::call::Call;
 use crate::config::ApiVersion;
@@ -77,6 +77,26 @@ pub struct Txn {
     concurrency: Arc<Concurrency>,
     shell: Arc<Shell>,
     deadlocks: Arc<deadlock::Deadlocks>,
+    timestamps: Timestamps,
+}
+
+/// How often the placement driver is asked how far time is, and how far beyond a client's timestamp may lie. One that lies further is a
+/// mistake, after which no async commit of this store would be seen by those who read at timestamps that the placement driver gives.
+const LIMIT_EVERY: Duration = Duration::from_secs(5);
+const LIMIT_AHEAD: Duration = Duration::from_secs(3600);
+
+async fn refresh_limit(concurrency: &Concurrency, timestamps: &Timestamps) {
+    if let Some(now) = timestamps(MonoTime::now() + LIMIT_EVERY).await {
+        concurrency.raise_limit(Ts::compose(now.physical_ms() + LIMIT_AHEAD.as_millis() as u64, 0));
+    }
+}
+
+async fn keep_limit(concurrency: Weak<Concurrency>, timestamps: Timestamps) {
+    while let Some(concurrency) = concurrency.upgrade() {
+        refresh_limit(&concurrency, &timestamps).await;
+        drop(concurrency);
+        tokio::time::sleep(LIMIT_EVERY).await;
+    }
 }
 
 impl Txn {
@@ -89,11 +109,12 @@ impl Txn {
         let shell = Shell::start(
             parts.kv.clone(),
             concurrency.clone(),
-            parts.timestamps,
+            parts.timestamps.clone(),
             waits,
             parts.scheduler,
         );
         tokio::spawn(deadlock::run(deadlocks.clone(), inbox, Arc::downgrade(&shell)));
+        tokio::spawn(keep_limit(Arc::downgrade(&concurrency), parts.timestamps.clone()));
         Txn {
             kv: parts.kv,
             engine: parts.engine,
@@ -101,12 +122,25 @@ impl Txn {
             concurrency,
             shell,
             deadlocks,
+            timestamps: parts.timestamps,
         }
     }
 
     /// The keys that a call may name.
     pub fn keys(&self, call: &Call) -> Result<Keys> {
         Keys::of(self.api, call.version)
+    }
+
+    /// Notes a read at `ts`.
+    async fn note_read(&self, ts: Ts) -> Result<()> {
+        match self.concurrency.raise_max_ts(ts) {
+            // The placement driver may have been away for long: only it can tell.
+            Err(TxnError::TsTooLarge { .. }) => {
+                refresh_limit(&self.concurrency, &self.timestamps).await;
+                Ok(self.concurrency.raise_max_ts(ts)?)
+            }
+            noted => Ok(noted?),
+        }
     }
 
     /// Runs a command on the call's region. It goes on when the caller no longer waits.
@@ -131,7 +165,7 @@ impl Txn {
     }
 
     /// Pessimistic locks that are kept in memory.
-    fn memory_locks(&self, call: &Call, start: &[u8], end: &[u8]) -> BTreeMap<Key, Lock> {
+    fn memory_locks(&self, call: &Call, start: &[u8], end: &[u8]) -> InMemory {
         self.shell
             .look(|scheduler| scheduler.memory_locks(call.ctx.region, start, end))
     }

@@ -7,9 +7,9 @@ use base::{MonoTime, Ts};
 use bytes::Bytes;
 use engine::kv::{self, RegionSnapshot, SnapshotRef, view};
 use proto::kvrpcpb::{KvPair, LockInfo, MvccInfo};
-use txn::Error as TxnError;
 use txn::lock::Locked;
 use txn::mvcc::{self, Found, ReadOptions, Scanner};
+use txn::{Error as TxnError, Key, Lock};
 
 use super::keys::border;
 use super::{Error, Result, Txn, wire};
@@ -41,7 +41,7 @@ impl Txn {
     /// The value of `key` as `options` see it.
     pub async fn get(&self, call: &Call, key: Bytes, options: &ReadOptions) -> Result<Option<Found>> {
         let key = self.keys(call)?.key(&key)?;
-        self.concurrency.raise_max_ts(options.ts);
+        self.note_read(options.ts).await?;
         self.concurrency.check_key(&key, options)?;
         let snapshot = self.snapshot(call).await?;
         check_key(&*snapshot, key.encoded())?;
@@ -51,7 +51,7 @@ impl Txn {
     /// Pairs of those `keys` that hold a value or are locked, in the order asked.
     pub async fn batch_get(&self, call: &Call, keys: Vec<Bytes>, options: &ReadOptions, with_ts: bool) -> Result<Vec<KvPair>> {
         let region_keys = self.keys(call)?.keys(&keys)?;
-        self.concurrency.raise_max_ts(options.ts);
+        self.note_read(options.ts).await?;
         let in_memory: Vec<_> = region_keys
             .iter()
             .map(|key| self.concurrency.check_key(key, options))
@@ -80,7 +80,7 @@ impl Txn {
             (&scan.start, &scan.end)
         };
         let (lower, upper) = self.keys(call)?.range(lower, upper)?;
-        self.concurrency.raise_max_ts(options.ts);
+        self.note_read(options.ts).await?;
         self.await_memory(call, &lower, &upper, &options).await?;
         let snapshot = self.snapshot(call).await?;
         check_meets(&*snapshot, &lower, &upper, scan.reverse)?;
@@ -106,12 +106,12 @@ impl Txn {
         Ok(answer.pairs)
     }
 
-    /// Locks of `[start, end)` in the call's region whose transactions began at or before `max_ts`, at most `limit`; zero for all. An empty
-    /// start is the region's: whoever goes by regions need not know their borders, which may not be those of transactions.
+    /// Locks of `[start, end)` in the call's region whose transactions began at or before `max_ts`, at most `limit`; zero for all. Those on
+    /// keys that the call may not name are left out: it could not resolve them. An empty start is the region's: whoever goes by regions need not know their borders, which may not be those of transactions.
     pub async fn scan_locks(&self, call: &Call, start: &[u8], end: &[u8], max_ts: Ts, limit: usize) -> Result<Vec<LockInfo>> {
-        self.keys(call)?;
+        let keys = self.keys(call)?;
         let (start, end) = (border(start), border(end));
-        self.concurrency.raise_max_ts(max_ts);
+        self.note_read(max_ts).await?;
         self.await_memory(call, &start, &end, &ReadOptions::snapshot(max_ts)).await?;
         // In this order: locks move from memory to the family, never back.
         let memory = self.memory_locks(call, &start, &end);
@@ -119,9 +119,15 @@ impl Txn {
         if !start.is_empty() {
             check_key(&*snapshot, &start)?;
         }
-        let locks = mvcc::scan_locks(&*snapshot, &memory, &start, &end, max_ts, limit)?;
-        check_room(&locks)?;
-        wire::lock_infos(&locks)
+        let memory = memory.under(&*snapshot);
+        off_network(move || {
+            let locks = mvcc::scan_locks(&*snapshot, &memory, &start, &end, limit, |locked| {
+                locked.lock.start_ts <= max_ts && keys.may_name(&locked.key)
+            })?;
+            check_room(&locks)?;
+            wire::lock_infos(&locks)
+        })
+        .await
     }
 
     /// Waits for locks in memory that hide something from the read: they are being written, so in a moment they are gone or in the
@@ -136,32 +142,57 @@ impl Txn {
         }
     }
 
-    /// Everything stored of a key.
+    /// Everything known of a key.
     pub async fn history(&self, call: &Call, key: Bytes) -> Result<MvccInfo> {
         let key = self.keys(call)?.key(&key)?;
+        let memory = self.memory_locks(call, key.encoded(), b"");
         let snapshot = self.snapshot(call).await?;
         check_key(&*snapshot, key.encoded())?;
-        Ok(wire::mvcc_info(mvcc::history(&*snapshot, &key)?))
+        let memory = memory.under(&*snapshot).remove(&key);
+        off_network(move || history(&*snapshot, &key, memory)).await
     }
 
     /// The first key of the region that the transaction has a lock or a record on, with everything stored of it. Reads the whole region
-    /// if it must, so it leaves the threads of the network.
+    /// if it must.
     pub async fn find(&self, call: &Call, start_ts: Ts) -> Result<Option<(Bytes, MvccInfo)>> {
         self.keys(call)?;
+        let memory = self.memory_locks(call, b"", b"");
         let snapshot = self.snapshot(call).await?;
-        let find = move || -> Result<Option<(Bytes, MvccInfo)>> {
-            let Some(key) = mvcc::find_transaction(&*snapshot, b"", b"", start_ts)? else {
-                return Ok(None);
+        let mut memory = memory.under(&*snapshot);
+        let deadline = call.deadline;
+        off_network(move || {
+            let is_late = || MonoTime::now() >= deadline;
+            let found = mvcc::find_transaction(&*snapshot, &memory, start_ts, is_late)?;
+            let Some(key) = found else {
+                return match is_late() {
+                    true => Err(region(kv::Error::Deadline)),
+                    false => Ok(None),
+                };
             };
-            Ok(Some((key.user()?, wire::mvcc_info(mvcc::history(&*snapshot, &key)?))))
-        };
-        let found = tokio::task::spawn_blocking(find).await;
-        found.unwrap_or(Err(region(kv::Error::Shutdown)))
+            let memory = memory.remove(&key);
+            Ok(Some((key.user()?, history(&*snapshot, &key, memory)?)))
+        })
+        .await
     }
 
     async fn snapshot(&self, call: &Call) -> Result<SnapshotRef> {
         call::snapshot(&*self.kv, call, MonoTime::now()).await.map_err(region)
     }
+}
+
+/// Runs a read that may take long where it keeps nobody waiting.
+async fn off_network<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(read).await;
+    // The runtime ends.
+    done.unwrap_or(Err(region(kv::Error::Shutdown)))
+}
+
+/// `memory`: the pessimistic lock that is kept in memory.
+fn history(snapshot: &dyn RegionSnapshot, key: &Key, memory: Option<Lock>) -> Result<MvccInfo> {
+    let max = ANSWER_BYTES_MAX;
+    let mut history = mvcc::history(snapshot, key, max)?.ok_or(Error::AnswerTooLong { max })?;
+    history.lock = history.lock.or(memory);
+    Ok(wire::mvcc_info(history))
 }
 
 /// Refuses a key that the snapshot does not cover: it would read as absent, which would be a wrong answer.

@@ -1,8 +1,8 @@
 //! [`Shell`]: drives the scheduler over [`Kv`], the TSO and the detector of deadlocks, and keeps its time.
 //!
 //! The scheduler is stepped under a mutex, by whichever thread brings the event; what it wants done is done outside. A region that is
-//! led here answers for a snapshot at once, so a command runs from its arrival to its proposal on one thread. Jobs run on the threads of
-//! the network.
+//! led here answers for a snapshot at once, so a command runs from its arrival to its proposal on one thread. Short jobs run on the
+//! threads of the network, long ones on threads that may block.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -137,13 +137,18 @@ impl Shell {
         self.kv.write(&write.ctx, write.changes, write.deadline, Box::new(reply));
     }
 
-    /// Here, if this is a thread of the network, whose the caller's time is; a thread of the store has others to serve.
+    /// Here, if it is short and this is a thread of the network, whose the caller's time is; a thread of the store has others to serve.
     fn run(self: &Arc<Self>, job: Job) {
-        if Handle::try_current().is_ok() {
-            return self.on(Event::Ran(job.run()));
+        if job.is_long() {
+            let shell = self.clone();
+            // Bounded: long commands are under way, and so count for the scheduler's room.
+            self.runtime.spawn_blocking(move || shell.on(Event::Ran(job.run())));
+        } else if Handle::try_current().is_ok() {
+            self.on(Event::Ran(job.run()));
+        } else {
+            let shell = self.clone();
+            self.runtime.spawn(async move { shell.on(Event::Ran(job.run())) });
         }
-        let shell = self.clone();
-        self.runtime.spawn(async move { shell.on(Event::Ran(job.run())) });
     }
 }
 

@@ -43,8 +43,17 @@ pub fn read_options(context: Option<&mut wire::Context>, version: u64) -> ReadOp
     options
 }
 
+/// The greatest timestamp reads the latest version; nobody begins or locks at it.
+fn check_given(timestamps: &[u64]) -> Result<()> {
+    match timestamps.contains(&u64::MAX) {
+        true => Err(invalid("a transaction's own timestamps come from the placement driver")),
+        false => Ok(()),
+    }
+}
+
 pub fn prewrite(request: wire::PrewriteRequest, keys: Keys, is_retry: bool) -> Result<Command> {
     check_batch(request.mutations.len())?;
+    check_given(&[request.start_version, request.for_update_ts, request.min_commit_ts])?;
     check_batch(request.secondaries.len())?;
     if !request.txn_file_chunks.is_empty() {
         return Err(invalid("transactions kept as files are not taken"));
@@ -125,8 +134,9 @@ pub fn commit(request: &wire::CommitRequest, keys: Keys) -> Result<Command> {
     }))
 }
 
-pub fn pessimistic_lock(request: wire::PessimisticLockRequest, keys: Keys, context: PessimisticContext) -> Result<Command> {
+pub fn pessimistic_lock(request: wire::PessimisticLockRequest, keys: Keys, resource_group_tag: Bytes) -> Result<Command> {
     check_batch(request.mutations.len())?;
+    check_given(&[request.start_version, request.for_update_ts])?;
     let lock_key = |mutation: &wire::Mutation| match wire::Op::try_from(mutation.op) {
         Ok(wire::Op::PessimisticLock) => Ok(LockKey {
             key: keys.key(&mutation.key)?,
@@ -151,16 +161,8 @@ pub fn pessimistic_lock(request: wire::PessimisticLockRequest, keys: Keys, conte
         check_existence: request.check_existence,
         lock_only_if_exists: request.lock_only_if_exists,
         min_commit_ts: Ts(request.min_commit_ts),
-        is_retry: context.is_retry,
-        resource_group_tag: context.resource_group_tag,
+        resource_group_tag,
     }))
-}
-
-/// What a pessimistic lock takes from its request's context.
-#[derive(Default)]
-pub struct PessimisticContext {
-    pub is_retry: bool,
-    pub resource_group_tag: Bytes,
 }
 
 pub fn check_txn_status(request: &wire::CheckTxnStatusRequest, keys: Keys) -> Result<Command> {
@@ -215,7 +217,9 @@ pub fn prewritten(output: Output) -> Result<wire::PrewriteResponse> {
 pub struct Wanted {
     pub values: bool,
     pub existence: bool,
+    /// Per key, as when locks may be granted over newer records.
     pub results: bool,
+    pub keys: usize,
 }
 
 impl Wanted {
@@ -224,6 +228,7 @@ impl Wanted {
             values: request.return_values,
             existence: request.check_existence,
             results: request.wake_up_mode() == wire::PessimisticLockWakeUpMode::WakeUpModeForceLock,
+            keys: request.mutations.len(),
         }
     }
 }
@@ -245,6 +250,17 @@ pub fn pessimistic_locked(output: Output, wanted: Wanted) -> Result<wire::Pessim
         answer.values = results.into_iter().map(|result| result.value.unwrap_or_default()).collect();
     }
     Ok(answer)
+}
+
+/// To a client that asked for results each key needs one, also those of a request that was refused.
+pub fn refused_results(answer: &mut wire::PessimisticLockResponse, wanted: Wanted) {
+    if wanted.results && !answer.errors.is_empty() {
+        let failed = wire::PessimisticLockKeyResult {
+            r#type: ResultType::LockResultFailed.into(),
+            ..Default::default()
+        };
+        answer.results = vec![failed; wanted.keys];
+    }
 }
 
 fn key_result(result: LockResult) -> wire::PessimisticLockKeyResult {

@@ -12,7 +12,7 @@ mod load;
 mod model;
 mod process;
 
-use std::io::Write;
+use std::fs::File;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -35,6 +35,9 @@ const SMALL_DISK_MIB: u64 = 1024;
 const ROOM_LEFT: u64 = 4 << 20;
 /// From a nearly full disk under load to the end of the process.
 const ENDS_WITHIN: Duration = Duration::from_secs(30);
+/// The most and the least that a disk is filled by at once.
+const FILL_CHUNK: u64 = 16 << 20;
+const FILL_BLOCK: u64 = 4 << 10;
 
 /// A way in which a store goes down at once.
 trait Fault {
@@ -95,9 +98,11 @@ impl Fault for DiskFull {
     }
 
     fn strike(&mut self, mut store: Store) -> Result<()> {
-        let filler = self.0.path().join("filler");
+        let path = self.0.path().join("filler");
+        let filler = File::create(&path).context("create the filler")?;
         fill(&filler, ROOM_LEFT).context("fill the disk")?;
-        let told = store.ends_by_itself(ENDS_WITHIN)?;
+        // What compaction frees while the store goes on is taken as well: the load alone need not outgrow it.
+        let told = store.ends_by_itself(ENDS_WITHIN, || fill(&filler, 0).context("keep the disk full"))?;
         let [line] = &told[..] else {
             bail!("wanted one line that tells why, got {told:#?}");
         };
@@ -105,24 +110,25 @@ impl Fault for DiskFull {
             line.contains("no space left on the disk"),
             "the line does not tell of the disk: {line}"
         );
-        std::fs::remove_file(&filler).context("make room again")
+        std::fs::remove_file(&path).context("make room again")
     }
 }
 
-/// Writes `path` until the disk is full but for `room` bytes.
-fn fill(path: &std::path::Path, room: u64) -> Result<()> {
-    let mut file = std::fs::File::create(path)?;
-    let chunk = vec![0x5a; 1 << 20];
-    loop {
-        match file.write_all(&chunk) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+/// Lets `filler` take the whole disk but for `room` bytes. Blocks are reserved and not written, so nobody's sync waits for them.
+fn fill(filler: &File, room: u64) -> Result<()> {
+    let mut length = filler.metadata()?.len();
+    let mut chunk = FILL_CHUNK;
+    while chunk >= FILL_BLOCK {
+        match rustix::fs::fallocate(filler, rustix::fs::FallocateFlags::empty(), length, chunk) {
+            Ok(()) => length += chunk,
+            Err(rustix::io::Errno::NOSPC) => chunk /= 2,
             Err(error) => return Err(error.into()),
         }
     }
-    let length = file.metadata()?.len();
-    file.set_len(length.saturating_sub(room))?;
-    Ok(file.sync_all()?)
+    if room > 0 {
+        filler.set_len(length.saturating_sub(room))?;
+    }
+    Ok(())
 }
 
 #[test]

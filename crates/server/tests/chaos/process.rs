@@ -89,7 +89,7 @@ impl Store {
     }
 
     /// Waits until the process ends on its own with exit code 2; the lines with which it says why.
-    pub fn ends_by_itself(&mut self, within: Duration) -> Result<Vec<String>> {
+    pub fn ends_by_itself(&mut self, within: Duration, mut meanwhile: impl FnMut() -> Result<()>) -> Result<Vec<String>> {
         let deadline = MonoTime::now() + within;
         let status = loop {
             if let Some(status) = self.child.try_wait().context("look after ferrite")? {
@@ -98,6 +98,7 @@ impl Store {
             if MonoTime::now() >= deadline {
                 bail!("ferrite still runs after {within:?}\n{}", self.log());
             }
+            meanwhile()?;
             std::thread::park_timeout(POLL);
         };
         if status.code() != Some(2) {

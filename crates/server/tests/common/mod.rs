@@ -183,6 +183,22 @@ impl Node {
         child.wait().expect("a child can be waited for");
     }
 
+    /// What the status port tells of a metric, named with its labels; zero if it does not.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, page) = get(self.status, "/metrics").expect("the status port answers");
+        let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.map_or(0.0, |value| value.parse().expect("a number"))
+    }
+
+    /// The most memory that the process ever had in use, in MiB.
+    pub fn peak_memory_mib(&self) -> u64 {
+        let pid = self.child.as_ref().expect("the process runs").id();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("Linux tells of its processes");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        kib.expect("a figure in kB") >> 10
+    }
+
     /// The end of what the process logged.
     pub fn log(&self) -> String {
         let log = self.log.lock().expect("no panic inside");

@@ -1,9 +1,11 @@
 //! Transactions against real processes: the registry's `tikv-client` as it is, and our own client, on three stores with regions
 //! between the keys, in API V1 and V2.
 
+mod collect;
 #[path = "../common/mod.rs"]
 mod common;
 mod dead;
+mod large;
 mod own;
 mod registry;
 
@@ -33,13 +35,18 @@ impl Setup {
 
     /// Three stores, three regions with a copy on each.
     fn start(api: Api) -> Setup {
+        Setup::start_with(api, "")
+    }
+
+    /// `pd`: more of the section of the placement driver.
+    fn start_with(api: Api, pd: &str) -> Setup {
         let (version, prefix) = match api {
             Api::V1 => ("v1", ""),
             Api::V2(_) => ("v2", r"x\u0000\u0000\u0000"),
         };
         let mut config = tempfile::NamedTempFile::new().expect("a temporary file");
         let borders = BORDERS.map(|key| format!("\"{prefix}{key}\"")).join(", ");
-        writeln!(config, "[pd]\nsplit-txn-keys = [{borders}]").expect("write");
+        writeln!(config, "[pd]\nsplit-txn-keys = [{borders}]\n{pd}").expect("write");
         let path = config.path().display().to_string();
         let cluster = Cluster::three(&["--api-version", version, "--config", &path]);
         cluster.must_be_replicated();
@@ -48,6 +55,13 @@ impl Setup {
             api,
             _config: config,
         }
+    }
+
+    /// Prewrites that the stores did in this way.
+    fn prewrites(&self, way: &str) -> f64 {
+        let name = format!("ferrite_txn_prewrites_total{{way=\"{way}\"}}");
+        let of = |store: usize| self.cluster.nodes[store].metric(&name);
+        self.cluster.stores().into_iter().map(of).sum()
     }
 
     async fn own(&self) -> TxnClient {

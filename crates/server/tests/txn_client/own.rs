@@ -231,7 +231,7 @@ async fn collection(client: &TxnClient) {
     let safe_point = now(client).await;
     assert!(client.gc(safe_point).await.expect("gc") >= safe_point);
     must_become("an old version is collected", async || {
-        !matches!(client.snapshot(before).get("old").await, Ok(Some(_)))
+        matches!(client.snapshot(before).get("old").await, Ok(None))
     })
     .await;
     assert_eq!(get(client, Ts::MAX, "old").await, Some("2".into()));
@@ -256,6 +256,66 @@ async fn whole_api_v1() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whole_api_v2() {
     whole_api(&Setup::v2()).await;
+}
+
+/// What is printed by `ctl` with these arguments, line by line.
+fn ctl_json(setup: &Setup, args: &[&str]) -> Vec<serde_json::Value> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));
+    command
+        .args(["ctl", "--pd-addr", &setup.cluster.endpoints()[0], "--json"])
+        .args(args);
+    let output = command.output().expect("the binary runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("text");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Every version and lock of a key, those in memory too; locks of all regions; who waits for whom.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctl_mvcc_and_locks() {
+    let setup = Setup::v1();
+    let client = setup.own().await;
+    let long = "v".repeat(300);
+    let first = must_write(&client, TxnOptions::default(), &[("a", "1")]).await;
+    let second = must_write(&client, TxnOptions::default(), &[("a", &long)]).await;
+    let mut holder = client.begin(TxnOptions::pessimistic()).await.expect("begin");
+    for key in ["a", "z"] {
+        holder.get_for_update(key).await.expect("lock");
+    }
+    let of = |rows: &[serde_json::Value], field: &str| rows.iter().map(|row| row[field].clone()).collect::<Vec<_>>();
+    let rows = ctl_json(&setup, &["mvcc", "a"]);
+    assert_eq!(of(&rows, "family"), ["lock", "write", "write", "default"], "{rows:?}");
+    assert_eq!(rows[0]["start_ts"], holder.start_ts().0);
+    assert_eq!(of(&rows[1..3], "commit_ts"), [second.0, first.0]);
+    assert_eq!((&rows[2]["value"], &rows[3]["value"]), (&"1".into(), &long.as_str().into()));
+
+    let waiter = {
+        let client = client.clone();
+        tokio::spawn(async move {
+            let mut waiter = client.begin(TxnOptions::pessimistic()).await.expect("begin");
+            let start_ts = waiter.start_ts();
+            waiter.get_for_update("z").await.expect("lock");
+            waiter.rollback().await.expect("roll back");
+            start_ts
+        })
+    };
+    let mut rows = Vec::new();
+    must_become("a wait is told", async || {
+        rows = ctl_json(&setup, &["locks"]);
+        rows.iter().any(|row| row.get("waiter").is_some())
+    })
+    .await;
+    let locks: Vec<_> = rows.iter().filter(|row| row.get("waiter").is_none()).cloned().collect();
+    assert_eq!(of(&locks, "key"), ["a", "z"], "{rows:?}");
+    let wait = rows
+        .iter()
+        .find(|row| row.get("waiter").is_some())
+        .expect("just seen")
+        .clone();
+    assert_eq!((&wait["holder"], &wait["key"]), (&holder.start_ts().0.into(), &"z".into()));
+    holder.rollback().await.expect("roll back");
+    assert_eq!(wait["waiter"], waiter.await.expect("the waiter gets its turn").0);
+    assert_eq!(ctl_json(&setup, &["locks"]), Vec::<serde_json::Value>::new());
 }
 
 /// Runs a script: exit code, standard output, standard error.

@@ -94,12 +94,12 @@ impl Store {
     /// Raises `max_ts`, looks for locks in memory, and only then takes the snapshot.
     fn begin_read(&mut self, now: MonoTime, asker: Asker, ctx: Context, act: TxnAct, out: &mut Out) {
         let concurrency = &self.txns.concurrency;
-        concurrency.raise_max_ts(options(&act).ts);
-        let checked = match &act {
+        let raised = concurrency.raise_max_ts(options(&act).ts);
+        let checked = raised.and_then(|()| match &act {
             TxnAct::Get { key, options } => concurrency.check_key(key, options),
             TxnAct::Scan { start, end, options } => concurrency.check_range(start, end, options),
             TxnAct::Command(_) => Ok(()),
-        };
+        });
         if let Err(error) = checked {
             self.counts.add("read_met_lock_in_memory");
             return respond(asker, Err(Arc::new(error)), out);

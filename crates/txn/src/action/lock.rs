@@ -13,7 +13,7 @@ use crate::write::Write;
 impl Action<'_> {
     pub(super) fn pessimistic_lock(&mut self, request: &PessimisticLock) -> Result<Output> {
         // It reads at this timestamp, so no async commit may come below it afterwards.
-        self.input.concurrency.raise_max_ts(request.for_update_ts);
+        self.input.concurrency.raise_max_ts(request.for_update_ts)?;
         let results = request.keys.iter().map(|key| self.lock_key(request, key));
         Ok(Output::PessimisticLocked(results.collect::<Result<_>>()?))
     }
@@ -34,8 +34,9 @@ impl Action<'_> {
             false => None,
         };
         let exists = exists(version.as_ref());
-        if *should_not_exist && exists {
-            return Err(already_exists(key, version.as_ref()));
+        // Locked over a newer record, the client looks again and takes the record into account.
+        if *should_not_exist && exists && !conflict_ts.is_some() {
+            return Err(already_exists(key));
         }
         if held.is_some() || exists || !request.lock_only_if_exists {
             self.grant(request, key, held, conflict_ts);
@@ -117,6 +118,8 @@ impl Action<'_> {
             let primary = request.primary.clone();
             Lock::new(LockKind::Pessimistic, primary, request.start_ts, request.ttl_ms)
         });
+        // A statement that is run again may have chosen another.
+        lock.primary = request.primary.clone();
         lock.ttl_ms = lock.ttl_ms.max(request.ttl_ms);
         lock.min_commit_ts = lock.min_commit_ts.max(request.min_commit_ts);
         lock.for_update_ts = for_update_ts;
@@ -143,9 +146,6 @@ impl Action<'_> {
 }
 
 /// The error for a key that must not exist and does.
-pub(super) fn already_exists(key: &Key, version: Option<&(Ts, Write)>) -> Error {
-    Error::AlreadyExists {
-        key: key.clone(),
-        existing_start_ts: version.map_or(Ts::default(), |(_, write)| write.start_ts),
-    }
+pub(super) fn already_exists(key: &Key) -> Error {
+    Error::AlreadyExists { key: key.clone() }
 }

@@ -155,7 +155,7 @@ impl Action<'_> {
         let key = &mutation.key;
         if mutation.op.must_not_exist() {
             // What it tells is a read, so no async commit may come below it afterwards.
-            self.input.concurrency.raise_max_ts(start_ts);
+            self.input.concurrency.raise_max_ts(start_ts)?;
         }
         let must_be_held = prewrite.is_pessimistic() && mutation.check == PessimisticCheck::Locked;
         let held = match self.reader.lock(key)? {
@@ -183,7 +183,7 @@ impl Action<'_> {
     }
 
     /// Another's lock is in the way.
-    fn check_stranger(&self, prewrite: &Prewrite, key: &Key, lock: Lock, must_be_held: bool) -> Result<()> {
+    fn check_stranger(&self, prewrite: &Prewrite, key: &Key, mut lock: Lock, must_be_held: bool) -> Result<()> {
         if planted::on(planted::Bug::NoLockCheck) {
             return Ok(());
         }
@@ -191,6 +191,11 @@ impl Action<'_> {
         if must_be_held {
             let start_ts = prewrite.start_ts;
             return Err(Error::PessimisticLockNotFound { start_ts, key });
+        }
+        // On the keys that a pessimistic transaction does lock it waited already; for the others it shall not: to its client a lock without
+        // time is outlived.
+        if prewrite.is_pessimistic() {
+            lock.ttl_ms = 0;
         }
         Err(Error::Locked(Box::new(Locked { key, lock })))
     }
@@ -246,7 +251,7 @@ impl Action<'_> {
         if mutation.op.must_not_exist() {
             let version = self.newest_version(key, newest.as_ref())?;
             if exists(version.as_ref()) {
-                return Err(already_exists(key, version.as_ref()));
+                return Err(already_exists(key));
             }
         }
         Ok(newest)
@@ -309,7 +314,9 @@ impl Action<'_> {
         if !plan.locks.is_empty() || plan.done.is_empty() {
             let own = prewrite.start_ts.max(prewrite.for_update_ts);
             let asked = plan.locks.iter().map(|planned| planned.lock.min_commit_ts).max();
-            let floor = Ts(own.0 + 1).max(done).max(asked.unwrap_or(prewrite.min_commit_ts));
+            let floor = Ts(own.0.saturating_add(1))
+                .max(done)
+                .max(asked.unwrap_or(prewrite.min_commit_ts));
             let locks = plan.locks.iter().map(|planned| {
                 let mut lock = planned.lock.clone();
                 lock.use_async_commit = async_commit;

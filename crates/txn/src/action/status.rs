@@ -30,6 +30,11 @@ impl Action<'_> {
     }
 
     pub(super) fn check_txn_status(&mut self, check: &CheckTxnStatus) -> Result<Output> {
+        // What is answered here is used as a read's: no async commit of this transaction may come below who asks any more, whatever becomes
+        // of the lock that was pushed.
+        for ts in [check.start_ts, check.caller_start_ts, check.current_ts] {
+            self.input.concurrency.raise_max_ts(ts)?;
+        }
         let status = match self.own_lock(&check.primary, check.start_ts)? {
             Some(lock) => self.check_locked(check, lock)?,
             None => self.check_unlocked(check)?,
@@ -40,8 +45,13 @@ impl Action<'_> {
     fn check_locked(&mut self, check: &CheckTxnStatus, lock: Lock) -> Result<TxnStatus> {
         let key = &check.primary;
         if check.verify_is_primary && !key.is_of(&lock.primary) {
-            let key = key.clone();
-            return Err(Error::PrimaryMismatch(Box::new(Locked { key, lock })));
+            if check.resolving_pessimistic_lock || !lock.is_pessimistic() {
+                let key = key.clone();
+                return Err(Error::PrimaryMismatch(Box::new(Locked { key, lock })));
+            }
+            // A prewritten lock names this key as its primary, so the transaction has chosen another one since and this lock is of before.
+            self.unlock(key, lock.start_ts, None);
+            return self.check_unlocked(check);
         }
         if lock.use_async_commit && !check.force_sync_commit {
             // The other keys decide.
@@ -96,6 +106,7 @@ impl Action<'_> {
     }
 
     pub(super) fn check_secondary_locks(&mut self, keys: &[Key], start_ts: Ts) -> Result<Output> {
+        self.input.concurrency.raise_max_ts(start_ts)?;
         let mut locks = Vec::with_capacity(keys.len());
         for key in keys {
             match self.own_lock(key, start_ts)? {

@@ -116,7 +116,6 @@ fn pessimistic_lock(users: &[&str], start_ts: u64, for_update_ts: u64) -> Pessim
         lock_only_if_exists: false,
         min_commit_ts: Ts(0),
         allow_conflict: false,
-        is_retry: false,
         resource_group_tag: Bytes::new(),
     }
 }
@@ -292,18 +291,20 @@ impl Store {
     }
 
     fn lock_of(&self, user: &str) -> Option<Lock> {
-        self.memory
-            .get(&key(user))
-            .cloned()
-            .or(mvcc::history(&*self.snapshot(), &key(user)).expect("reads").lock)
+        self.memory.get(&key(user)).cloned().or(self.history(user).lock)
+    }
+
+    fn history(&self, user: &str) -> mvcc::History {
+        let found = mvcc::history(&*self.snapshot(), &key(user), usize::MAX);
+        found.expect("reads").expect("there is room")
     }
 
     fn records(&self, user: &str) -> Vec<(Ts, Write)> {
-        mvcc::history(&*self.snapshot(), &key(user)).expect("reads").writes
+        self.history(user).writes
     }
 
     fn values(&self, user: &str) -> usize {
-        mvcc::history(&*self.snapshot(), &key(user)).expect("reads").values.len()
+        self.history(user).values.len()
     }
 }
 

@@ -99,7 +99,8 @@ fn reads_at_or_above_the_safe_point_see_the_same_and_garbage_is_gone() {
         assert_eq!(read_all(&driver), before, "seed {seed}");
         let mut values = 0;
         for user in &users {
-            let history = crate::mvcc::history(&*driver.view(), &key(user)).expect("memory reads");
+            let history = crate::mvcc::history(&*driver.view(), &key(user), usize::MAX);
+            let history = history.expect("memory reads").expect("there is room");
             let old: Vec<_> = history.writes.iter().filter(|(ts, _)| ts.0 <= safe_point).collect();
             let needed = old.iter().all(|(_, write)| write.kind == WriteKind::Put);
             assert!(old.len() <= 1 && needed, "seed {seed}: {user} keeps {old:?}");

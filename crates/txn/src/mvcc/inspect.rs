@@ -67,27 +67,32 @@ impl<'a> Locks<'a> {
     }
 }
 
-/// Locks of `[start, end)` (encoded; an empty end is the region's) whose transactions began at or before `max_ts`, in the order of keys,
-/// at most `limit` of them; zero for all. `memory`: the region's pessimistic locks that are kept in memory.
+/// Locks of `[start, end)` (encoded; an empty end is the region's) that are `wanted`, in the order of keys, at most `limit` of them; zero
+/// for all. `memory`: the region's pessimistic locks that are kept in memory.
 pub fn scan_locks(
     snapshot: &dyn RegionSnapshot,
     memory: &BTreeMap<Key, Lock>,
     start: &[u8],
     end: &[u8],
-    max_ts: Ts,
     limit: usize,
+    wanted: impl Fn(&Locked) -> bool,
 ) -> Result<Vec<Locked>> {
     let mut locks = Locks::open(snapshot, memory, start, end)?;
     let mut found = Vec::new();
     while limit == 0 || found.len() < limit {
         match locks.next()? {
-            Some(locked) if locked.lock.start_ts <= max_ts => found.push(locked),
+            Some(locked) if wanted(&locked) => found.push(locked),
             Some(_) => {}
             None => break,
         }
     }
     Ok(found)
 }
+
+/// Records between two looks at the clock.
+const LOOKS: u32 = 1024;
+/// What a record or a value takes besides its bytes, about.
+const RECORD_BYTES: usize = 32;
 
 /// Everything stored of one key, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,35 +104,61 @@ pub struct History {
     pub values: Vec<(Ts, Bytes)>,
 }
 
-/// Looks everything up that is stored of `key`.
-pub fn history(snapshot: &dyn RegionSnapshot, key: &Key) -> Result<History> {
+/// Looks everything up that is stored of `key`; `None` if that is more than about `bytes_max`.
+pub fn history(snapshot: &dyn RegionSnapshot, key: &Key, bytes_max: usize) -> Result<Option<History>> {
     let lock = snapshot.get(Cf::Lock, key.encoded())?;
     let mut history = History {
         lock: lock.map(|bytes| Lock::decode(&bytes)).transpose()?,
         ..History::default()
     };
+    let mut room = bytes_max;
+    let mut takes = |bytes: usize| {
+        let left = room.checked_sub(bytes);
+        room = left.unwrap_or(0);
+        left.is_some()
+    };
     let mut versions = Versions::open(snapshot, key, Ts::MAX)?;
     while let Some(record) = versions.next()? {
+        if !takes(RECORD_BYTES + record.1.short_value.as_ref().map_or(0, Bytes::len)) {
+            return Ok(None);
+        }
         history.writes.push(record);
     }
     let mut values = snapshot.cursor(Cf::Default, key.encoded(), &key.versions_end())?;
     while let Some((versioned, value)) = values.next()? {
+        if !takes(RECORD_BYTES + value.len()) {
+            return Ok(None);
+        }
         history.values.push((Key::split(&versioned)?.1, value));
     }
-    Ok(history)
+    Ok(Some(history))
 }
 
-/// The first key of `[start, end)` (encoded) that the transaction `start_ts` has a lock or a record on. Reads the whole range if it must.
-pub fn find_transaction(snapshot: &dyn RegionSnapshot, start: &[u8], end: &[u8], start_ts: Ts) -> Result<Option<Key>> {
-    let nothing = BTreeMap::new();
-    let mut locks = Locks::open(snapshot, &nothing, start, end)?;
-    while let Some(locked) = locks.next()? {
+/// The first key of the region that the transaction `start_ts` has a lock on, or else a record. Reads the whole region if it must, until
+/// it `is_late`. `memory` as in [`scan_locks`].
+pub fn find_transaction(
+    snapshot: &dyn RegionSnapshot,
+    memory: &BTreeMap<Key, Lock>,
+    start_ts: Ts,
+    is_late: impl Fn() -> bool,
+) -> Result<Option<Key>> {
+    let mut looked_at = 0_u32;
+    let mut goes_on = || {
+        looked_at = looked_at.wrapping_add(1);
+        looked_at % LOOKS != 0 || !is_late()
+    };
+    let mut locks = Locks::open(snapshot, memory, b"", b"")?;
+    while goes_on()
+        && let Some(locked) = locks.next()?
+    {
         if locked.lock.start_ts == start_ts {
             return Ok(Some(locked.key));
         }
     }
-    let mut records = snapshot.cursor(Cf::Write, start, end)?;
-    while let Some((versioned, bytes)) = records.next()? {
+    let mut records = snapshot.cursor(Cf::Write, b"", b"")?;
+    while goes_on()
+        && let Some((versioned, bytes)) = records.next()?
+    {
         let (key, commit_ts) = Key::split(&versioned)?;
         let write = Write::decode(&bytes)?;
         if write.start_ts == start_ts || (commit_ts == start_ts && write.overlapped_rollback) {

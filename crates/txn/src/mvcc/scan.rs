@@ -105,11 +105,14 @@ impl<'a> Scanner<'a> {
         if let Some((_, bytes)) = self.lock.as_ref().filter(|(at, _)| at == key) {
             let lock = Lock::decode(bytes)?;
             if let Err(locked) = self.options.check_lock(key, &lock) {
-                return if self.options.accesses(&lock) {
-                    reader::value_of_lock(self.snapshot, key, &lock)
-                } else {
-                    Err(locked)
-                };
+                if !self.options.accesses(&lock) {
+                    return Err(locked);
+                }
+                let mut found = reader::value_of_lock(self.snapshot, key, &lock)?;
+                if let Some(found) = found.as_mut().filter(|_| self.scan.key_only) {
+                    found.value = Bytes::new();
+                }
+                return Ok(found);
             }
         }
         let version = if self.scan.reverse {

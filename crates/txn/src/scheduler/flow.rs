@@ -121,7 +121,7 @@ impl Scheduler {
         let reign = self.task(asker).reign;
         let waiting = self.syncing.remove(&reign).expect("the asker waits");
         if let Some(ts) = ts {
-            self.concurrency.raise_max_ts(ts);
+            self.concurrency.raise_max_ts_by_tso(ts);
             let synced = self.synced.entry(reign.region).or_default();
             *synced = (*synced).max((reign.term, reign.version));
         }

@@ -23,7 +23,17 @@ pub struct Job {
     pub(super) in_memory_pessimistic: bool,
 }
 
+/// A job of more keys, or of more bytes in them and their values, is long.
+const KEYS_MAX: usize = 256;
+const BYTES_MAX: u64 = 256 << 10;
+
 impl Job {
+    /// Whether it may take milliseconds rather than microseconds: it looks through a range, or has many keys.
+    pub fn is_long(&self) -> bool {
+        let mut keys = self.command.keys();
+        keys.next().is_none() || keys.nth(KEYS_MAX - 1).is_some() || self.command.bytes() > BYTES_MAX
+    }
+
     /// Pure but for the table of locks in memory, which a prewrite of an async commit enters.
     pub fn run(self) -> Ran {
         Ran {

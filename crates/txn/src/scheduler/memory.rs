@@ -49,6 +49,24 @@ struct Region {
     bytes: usize,
 }
 
+/// Locks in memory of one range, as they were when somebody looked.
+#[derive(Debug, Default)]
+pub struct InMemory {
+    reign: Reign,
+    locks: BTreeMap<Key, Lock>,
+}
+
+impl InMemory {
+    /// Those that still hold under the reign of a snapshot that was taken afterwards.
+    pub fn under(self, snapshot: &dyn RegionSnapshot) -> BTreeMap<Key, Lock> {
+        if self.reign < Reign::of(snapshot) {
+            BTreeMap::new()
+        } else {
+            self.locks
+        }
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct MemoryLocks {
@@ -73,15 +91,23 @@ impl MemoryLocks {
     }
 
     /// Locks in `[start, end)`, encoded; an empty end is none.
-    pub fn in_range(&self, region: RegionId, start: &[u8], end: &[u8]) -> BTreeMap<Key, Lock> {
+    pub fn in_range(&self, region: RegionId, start: &[u8], end: &[u8]) -> InMemory {
+        let Some(held) = self.regions.get(&region) else {
+            return InMemory::default();
+        };
         let start = Key::from_encoded(Bytes::copy_from_slice(start));
-        let locks = self.regions.get(&region).map(|region| &region.locks);
-        locks
-            .into_iter()
-            .flat_map(|locks| locks.range((Bound::Included(start.clone()), Bound::Unbounded)))
-            .take_while(|(key, _)| end.is_empty() || key.encoded()[..] < *end)
-            .map(|(key, lock)| (key.clone(), lock.clone()))
-            .collect()
+        let range = held.locks.range((Bound::Included(start), Bound::Unbounded));
+        InMemory {
+            reign: Reign {
+                region,
+                term: held.term,
+                version: held.version,
+            },
+            locks: range
+                .take_while(|(key, _)| end.is_empty() || key.encoded()[..] < *end)
+                .map(|(key, lock)| (key.clone(), lock.clone()))
+                .collect(),
+        }
     }
 
     /// All locks of `reign`.
@@ -221,10 +247,10 @@ mod tests {
     fn ranges_are_half_open() {
         let mut memory = MemoryLocks::default();
         memory.apply(reign(5), ["a", "b", "c", "d"].map(|name| (key(name), Some(lock(1)))));
-        let range = |start: &str, end: &[u8]| names(memory.in_range(RegionId(1), key(start).encoded(), end));
+        let range = |start: &str, end: &[u8]| names(memory.in_range(RegionId(1), key(start).encoded(), end).locks);
         assert_eq!(range("b", key("d").encoded()), ["b", "c"]);
         assert_eq!(range("c", b""), ["c", "d"]);
-        assert!(memory.in_range(RegionId(2), b"", b"").is_empty());
+        assert!(memory.in_range(RegionId(2), b"", b"").locks.is_empty());
         assert_eq!(names(memory.all(reign(5))).len(), 4);
     }
 }

@@ -9,6 +9,8 @@ use super::*;
 use crate::command::*;
 use crate::driver::*;
 use crate::error::Error;
+use crate::key::Key;
+use crate::lock::Lock;
 
 fn driver() -> Driver {
     Driver::new(Config::default())
@@ -23,7 +25,8 @@ fn lock_of(driver: &Driver, user: &str) -> Option<Lock> {
 }
 
 fn in_memory(driver: &Driver) -> Vec<Key> {
-    driver.scheduler.memory_locks(RegionId(1), b"", b"").into_keys().collect()
+    let locks = driver.scheduler.memory_locks(RegionId(1), b"", b"");
+    locks.under(&*driver.view()).into_keys().collect()
 }
 
 fn granted(result: Option<Result<Output>>) -> LockResult {

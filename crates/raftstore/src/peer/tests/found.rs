@@ -2,7 +2,7 @@
 
 use super::*;
 use proto::ferrite_raft::{ConfState, SnapshotMeta};
-use raft::eraftpb::MessageType::{MsgAppendResponse, MsgHeartbeatResponse, MsgSnapshot, MsgTimeoutNow};
+use raft::eraftpb::MessageType::{MsgAppend, MsgAppendResponse, MsgHeartbeatResponse, MsgSnapshot, MsgTimeoutNow};
 
 /// A time at which no lease holds.
 const LATER: MonoTime = MonoTime(START.0 + 60_000_000_000);
@@ -143,4 +143,33 @@ fn a_peer_that_installs_a_raft_snapshot_does_not_campaign() {
         let sent = fx.send.iter().chain(fx.writes.iter().flat_map(|write| &write.send_after));
         assert_eq!(sent.count(), 0, "it asks for votes");
     }
+}
+
+/// Found by reading: the snapshot was told to be of the term of the new leader, so a store that led again a term later could write by
+/// what it had read before the other led.
+#[test]
+fn a_read_that_outlives_its_leadership_keeps_its_term() {
+    let mut peer = lead_three_of_seed(1);
+    let (_written, reply) = slot();
+    let mut fx = peer.step(START, [write("a", reply)]);
+    let ready = fx.writes.remove(0).ready;
+    // Committed, so the read index is beyond what is applied.
+    let fx = peer.step(START, [Event::Persisted { ready }, acknowledged(7, 6)]);
+    assert_eq!((peer.committed_index(), peer.applied.index), (7, 6));
+    let (_read, context) = ask(&mut peer);
+    let confirm = |id| from_peer(id, MsgHeartbeatResponse, 6, |message| message.context = context.clone());
+    let confirmed = peer.step(LATER, [confirm(2), confirm(3)]);
+    assert!(confirmed.serve.is_empty(), "not applied yet");
+    let heard = peer.step(
+        LATER,
+        [from_peer(2, MsgAppend, 7, |message| {
+            (message.index, message.log_term) = (7, 6)
+        })],
+    );
+    assert!(!peer.is_leader() && peer.term() == 7);
+    let mut served = settle(&mut peer, LATER, fx).serve;
+    served.extend(settle(&mut peer, LATER, confirmed).serve);
+    served.extend(settle(&mut peer, LATER, heard).serve);
+    let terms: Vec<u64> = served.iter().map(|read| read.term).collect();
+    assert_eq!(terms, [6]);
 }

@@ -517,6 +517,15 @@ async fn pessimistic_locks() {
                 true
             )
         );
+        // Another's lock in the way: refused, and told so key by key as well.
+        let refused = PessimisticLockRequest {
+            wake_up_mode: PessimisticLockWakeUpMode::WakeUpModeForceLock.into(),
+            ..client.locks_of("a", 40, 40)
+        };
+        let refused = client.lock(refused).await;
+        assert_eq!(refused.errors[0].locked.as_ref().expect("no wait").lock_version, 15);
+        let kinds: Vec<_> = refused.results.iter().map(|result| result.r#type()).collect();
+        assert_eq!(kinds, [PessimisticLockKeyResultType::LockResultFailed]);
         let request = PrewriteRequest {
             for_update_ts: 20,
             pessimistic_actions: vec![prewrite_request::PessimisticAction::DoPessimisticCheck.into()],

@@ -177,12 +177,7 @@ impl Transaction {
         let mut failures = 0;
         loop {
             let command = self.lock_command(&key, &primary, for_update_ts, is_first_lock)?;
-            let act = |_: &[Key], is_retry| {
-                TxnAct::Command(Command::PessimisticLock(PessimisticLock {
-                    is_retry: is_retry || failures > 0,
-                    ..command.clone()
-                }))
-            };
+            let act = |_: &[Key], _: bool| TxnAct::Command(Command::PessimisticLock(command.clone()));
             let answers = self.session.call_all(vec![key.clone()], act).await?;
             let error = match answers.into_iter().next().expect("one key makes one request").result {
                 Ok(reply) => {
@@ -230,7 +225,6 @@ impl Transaction {
             lock_only_if_exists: false,
             min_commit_ts: Ts(for_update_ts.0 + 1),
             allow_conflict: self.mode.allow_conflict,
-            is_retry: false,
             resource_group_tag: Bytes::new(),
         })
     }

@@ -134,10 +134,7 @@ fn inserts_and_checks_fail_where_the_key_exists() {
     store.must_rollback(&["there"], 45);
     for op in [Op::Insert("2".into()), Op::CheckNotExists] {
         match store.prewrite(prewrite(50, vec![mutation("there", op.clone())])) {
-            Err(Error::AlreadyExists {
-                key: at,
-                existing_start_ts,
-            }) => assert_eq!((at, existing_start_ts), (key("there"), Ts(10))),
+            Err(Error::AlreadyExists { key: at }) => assert_eq!(at, key("there")),
             other => panic!("{op:?}: {other:?}"),
         }
         store.must_prewrite(50, vec![mutation("gone", op.clone())]);
@@ -212,7 +209,7 @@ fn async_commit(start_ts: u64, mutations: Vec<Mutation>) -> Prewrite {
 #[test]
 fn async_commit_promises_a_timestamp_above_every_read() {
     let mut store = Store::new();
-    store.concurrency.raise_max_ts(Ts(50));
+    store.concurrency.raise_max_ts_by_tso(Ts(50));
     let request = async_commit(10, vec![put("p", "1"), put("s", long(1))]);
     let answer = store.prewrite(request.clone()).unwrap();
     assert_eq!((answer.min_commit_ts, answer.one_phase_commit_ts), (Ts(51), Ts(0)));
@@ -221,7 +218,7 @@ fn async_commit_promises_a_timestamp_above_every_read() {
     assert_eq!((primary.min_commit_ts, secondary.min_commit_ts), (Ts(51), Ts(51)));
     assert_eq!((primary.secondaries, secondary.secondaries), (vec![Bytes::from("s")], vec![]));
     // Asked again after later reads: the promise stays.
-    store.concurrency.raise_max_ts(Ts(70));
+    store.concurrency.raise_max_ts_by_tso(Ts(70));
     assert_eq!(store.prewrite(request.clone()).unwrap().min_commit_ts, Ts(51));
     // A reader below passes, one above waits.
     assert_eq!(store.must_get("p", 50), None);
@@ -242,7 +239,7 @@ fn floors_and_bounds_of_async_commit() {
         ..async_commit(10, vec![put("a", "1")])
     };
     assert_eq!(store.prewrite(floor).unwrap().min_commit_ts, Ts(40));
-    store.concurrency.raise_max_ts(Ts(60));
+    store.concurrency.raise_max_ts_by_tso(Ts(60));
     for one_phase in [false, true] {
         let bounded = Prewrite {
             max_commit_ts: Ts(60),
@@ -265,7 +262,7 @@ fn floors_and_bounds_of_async_commit() {
         assert!(!store.must_be_locked("c", 20).use_async_commit);
         store.must_rollback(&["b", "c"], 20);
         store = Store::new();
-        store.concurrency.raise_max_ts(Ts(60));
+        store.concurrency.raise_max_ts_by_tso(Ts(60));
     }
     let wide = Prewrite {
         max_commit_ts: Ts(61),
@@ -277,7 +274,7 @@ fn floors_and_bounds_of_async_commit() {
 #[test]
 fn one_phase_commits_at_once() {
     let mut store = Store::new();
-    store.concurrency.raise_max_ts(Ts(50));
+    store.concurrency.raise_max_ts_by_tso(Ts(50));
     let request = Prewrite {
         one_phase: true,
         ..prewrite(10, vec![put("a", "1"), put("b", long(2)), mutation("c", Op::Lock)])
@@ -289,7 +286,7 @@ fn one_phase_commits_at_once() {
     assert_eq!(store.must_get("b", 51), Some(long(2)));
     assert_eq!(store.records("c"), [(Ts(51), Write::new(WriteKind::Lock, Ts(10), None))]);
     // Asked again, as the answer was lost.
-    store.concurrency.raise_max_ts(Ts(70));
+    store.concurrency.raise_max_ts_by_tso(Ts(70));
     assert_eq!(store.prewrite(request).unwrap().one_phase_commit_ts, Ts(51));
     assert_eq!(store.records("a").len(), 1);
 }

@@ -421,14 +421,17 @@ impl Pair {
             }
             7 => {
                 let expired = other % 2 == 0;
+                let now = self.model.timestamp();
                 let check = CheckTxnStatus {
                     rollback_if_not_exist: true,
-                    ..check_status(KEYS[0], start_ts, if expired { Ts::MAX } else { at_ms(1) })
+                    ..check_status(KEYS[0], start_ts, if expired { Ts::MAX } else { Ts(now) })
                 };
+                self.model.max_ts = self.model.max_ts.max(if expired { start_ts } else { now });
                 let told = answer(self.store.run(Command::CheckTxnStatus(check)));
                 (self.model.status(start_ts, expired), told)
             }
             8 => {
+                self.model.max_ts = self.model.max_ts.max(start_ts);
                 let check = Command::CheckSecondaryLocks {
                     keys: super::keys(&users),
                     start_ts: Ts(start_ts),
@@ -453,7 +456,7 @@ impl Pair {
                 }
                 let ts = self.model.timestamp();
                 self.model.max_ts = self.model.max_ts.max(ts);
-                self.store.concurrency.raise_max_ts(Ts(ts));
+                self.store.concurrency.raise_max_ts(Ts(ts)).expect("no limit is known");
                 for key in 0..KEYS.len() {
                     if let Answer::Value(value) = self.model.keys[key].read(ts, key == 0) {
                         self.read.insert((key, ts), value);
@@ -548,7 +551,7 @@ impl Pair {
     /// Values are there exactly for who needs them.
     fn check_storage(&self) {
         for user in KEYS {
-            let history = mvcc::history(&*self.store.snapshot(), &key(user)).unwrap();
+            let history = self.store.history(user);
             let lock = history.lock.iter();
             let by_locks = lock.filter(|lock| lock.kind == crate::LockKind::Put && lock.short_value.is_none());
             let records = history.writes.iter();

@@ -273,3 +273,54 @@ fn secondaries_of_an_async_commit() {
     assert_eq!(store.secondaries(&["c"], 5), SecondaryStatus::RolledBack);
     assert_eq!((store.lock_of("c"), store.records("c").len()), (None, 1));
 }
+
+/// Pushed by a reader, then released as it outlived its time: the reader stays below, though nothing tells of it but `max_ts`.
+#[test]
+fn a_push_outlives_the_lock_that_was_pushed() {
+    let mut store = Store::new();
+    store.must_lock(&["p"], 5, 5);
+    let check = |caller: u64, current_ts| CheckTxnStatus {
+        caller_start_ts: Ts(caller),
+        resolving_pessimistic_lock: true,
+        ..check_status("p", 5, current_ts)
+    };
+    store.status(check(700, at_ms(0))).unwrap();
+    assert_eq!(store.status(check(0, Ts::MAX)).unwrap(), TxnStatus::PessimisticReleased);
+    let request = Prewrite {
+        secondaries: Some(vec!["s".into()]),
+        for_update_ts: Ts(5),
+        ..prewrite(5, vec![locked(put("p", "1"))])
+    };
+    let answer = store.prewrite(request).unwrap();
+    assert_eq!(answer.min_commit_ts, Ts(701));
+}
+
+#[test]
+fn a_lock_of_before_the_primary_changed_is_no_answer_for_a_prewritten_one() {
+    for in_memory in [false, true] {
+        let mut store = Store::new();
+        store.in_memory_pessimistic = in_memory;
+        let request = PessimisticLock {
+            primary: "other".into(),
+            ..pessimistic_lock(&["k"], 5, 5)
+        };
+        store.lock(request).unwrap();
+        let check = CheckTxnStatus {
+            verify_is_primary: true,
+            rollback_if_not_exist: true,
+            ..check_status("k", 5, Ts(0))
+        };
+        let of_pessimistic = CheckTxnStatus {
+            resolving_pessimistic_lock: true,
+            ..check.clone()
+        };
+        let mismatch = store.status(of_pessimistic);
+        assert!(matches!(mismatch, Err(Error::PrimaryMismatch(_))), "{mismatch:?}");
+        assert_eq!(store.status(check).unwrap(), TxnStatus::NotExistRolledBack);
+        assert_eq!(store.lock_of("k"), None);
+        assert!(
+            store.prewrite(prewrite(5, vec![put("k", "1")])).is_err(),
+            "its fate is sealed"
+        );
+    }
+}

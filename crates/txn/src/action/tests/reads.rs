@@ -48,7 +48,7 @@ fn versions_of_a_key() {
     }
     let found = mvcc::get(&*store.snapshot(), &key("k"), &ReadOptions::snapshot(Ts(50))).unwrap();
     assert_eq!(found.unwrap().commit_ts, Ts(42));
-    let history = mvcc::history(&*store.snapshot(), &key("k")).unwrap();
+    let history = store.history("k");
     assert_eq!(
         history.writes.iter().map(|(ts, _)| ts.0).collect::<Vec<_>>(),
         [80, 65, 60, 42, 40, 20]
@@ -284,7 +284,10 @@ fn locks_of_a_range() {
             user => key(user).encoded().clone(),
         };
         let snapshot = store.snapshot();
-        let found = mvcc::scan_locks(&*snapshot, &store.memory, &bound(start), &bound(end), Ts(max_ts), limit).unwrap();
+        let found = mvcc::scan_locks(&*snapshot, &store.memory, &bound(start), &bound(end), limit, |locked| {
+            locked.lock.start_ts <= Ts(max_ts)
+        })
+        .unwrap();
         let found: Vec<_> = found.iter().map(|locked| locked.key.user().unwrap()).collect();
         assert_eq!(found.concat(), wanted.as_bytes(), "[{start}, {end}) up to {max_ts}, {limit}");
     }
@@ -299,7 +302,7 @@ fn a_transaction_is_found_by_its_start() {
     store.must_rollback(&["a"], 6);
     assert_eq!(store.records("a")[0].1.kind, WriteKind::Put);
     for (start_ts, wanted) in [(5, Some("a")), (6, Some("a")), (7, Some("b")), (8, Some("c")), (9, None)] {
-        let found = mvcc::find_transaction(&*store.snapshot(), b"", b"", Ts(start_ts)).unwrap();
+        let found = mvcc::find_transaction(&*store.snapshot(), &store.memory, Ts(start_ts), || false).unwrap();
         assert_eq!(found, wanted.map(key), "{start_ts}");
     }
 }
