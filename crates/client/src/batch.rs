@@ -1,10 +1,11 @@
 //! Many requests on one stream to a store (`BatchCommands`), matched to their answers by request id.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use futures::stream;
 use parking_lot::Mutex;
+use prost::Message;
 use proto::tikvpb::tikv_client::TikvClient;
 use proto::tikvpb::{self, batch_commands_request as batch_request, batch_commands_response as batch_response};
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +16,8 @@ use tonic::{Status, Streaming};
 const WAITING_MAX: usize = 4096;
 /// Requests sent in one message. What came together leaves together; nothing waits for more to come.
 const BATCH_MAX: usize = 128;
+/// And their bytes, unless one alone is more: well below what stores take in one message, 16 MiB.
+const BATCH_BYTES_MAX: usize = 4 << 20;
 
 type Command = batch_request::request::Cmd;
 type CommandAnswer = batch_response::response::Cmd;
@@ -71,9 +74,9 @@ impl BatchStream {
 }
 
 async fn run(mut client: TikvClient<Channel>, requests: mpsc::Receiver<(Command, Waiter)>, in_flight: Arc<InFlight>) {
-    let outgoing = stream::unfold((requests, 1), {
-        let in_flight = in_flight.clone();
-        move |(requests, first_id)| next_batch(requests, first_id, in_flight.clone())
+    let outgoing = stream::unfold(Outgoing::new(requests, in_flight.clone()), |mut outgoing| async move {
+        let batch = outgoing.next().await?;
+        Some((batch, outgoing))
     });
     let ended = match client.batch_commands(outgoing).await {
         Ok(answers) => receive(answers.into_inner(), &in_flight).await,
@@ -82,26 +85,54 @@ async fn run(mut client: TikvClient<Channel>, requests: mpsc::Receiver<(Command,
     in_flight.end(&ended);
 }
 
-/// Polled by the connection whenever it can send, so that requests gather while it cannot.
-async fn next_batch(
-    mut requests: mpsc::Receiver<(Command, Waiter)>,
-    first_id: u64,
+/// What is sent. Polled by the connection whenever it can send, so that requests gather while it cannot.
+struct Outgoing {
+    requests: mpsc::Receiver<(Command, Waiter)>,
+    /// Taken from the queue, and too many bytes for the message before.
+    taken: VecDeque<(Command, Waiter)>,
     in_flight: Arc<InFlight>,
-) -> Option<(tikvpb::BatchCommandsRequest, (mpsc::Receiver<(Command, Waiter)>, u64))> {
-    let mut taken = Vec::with_capacity(BATCH_MAX);
-    if requests.recv_many(&mut taken, BATCH_MAX).await == 0 {
-        return None;
+    next_id: u64,
+}
+
+impl Outgoing {
+    fn new(requests: mpsc::Receiver<(Command, Waiter)>, in_flight: Arc<InFlight>) -> Outgoing {
+        Outgoing {
+            requests,
+            taken: VecDeque::new(),
+            in_flight,
+            next_id: 1,
+        }
     }
-    let mut batch = tikvpb::BatchCommandsRequest::default();
-    let mut id = first_id;
-    // Who gave up meanwhile is not sent for.
-    for (command, waiter) in taken.into_iter().filter(|(_, waiter)| !waiter.is_closed()) {
-        in_flight.add(id, waiter);
-        batch.requests.push(batch_request::Request { cmd: Some(command) });
-        batch.request_ids.push(id);
-        id += 1;
+
+    async fn next(&mut self) -> Option<tikvpb::BatchCommandsRequest> {
+        if self.taken.is_empty() {
+            let mut taken = Vec::with_capacity(BATCH_MAX);
+            if self.requests.recv_many(&mut taken, BATCH_MAX).await == 0 {
+                return None;
+            }
+            self.taken = taken.into();
+        }
+        let mut batch = tikvpb::BatchCommandsRequest::default();
+        let mut bytes = 0;
+        while let Some((command, waiter)) = self.taken.pop_front() {
+            // Who gave up meanwhile is not sent for.
+            if waiter.is_closed() {
+                continue;
+            }
+            let request = batch_request::Request { cmd: Some(command) };
+            bytes += request.encoded_len();
+            if bytes > BATCH_BYTES_MAX && !batch.requests.is_empty() {
+                let command = request.cmd.expect("put there above");
+                self.taken.push_front((command, waiter));
+                break;
+            }
+            self.in_flight.add(self.next_id, waiter);
+            batch.requests.push(request);
+            batch.request_ids.push(self.next_id);
+            self.next_id += 1;
+        }
+        Some(batch)
     }
-    Some((batch, (requests, id)))
 }
 
 /// Hands out answers until the stream ends; returns why it did.
@@ -145,14 +176,35 @@ mod tests {
                 kept.push(answer);
             }
         }
-        let (batch, (requests, next)) = next_batch(requests, 5, in_flight.clone()).await.expect("requests wait");
-        assert_eq!((batch.request_ids, next), (vec![5, 6], 7));
-        assert_eq!(batch.requests.len(), 2);
+        let mut outgoing = Outgoing::new(requests, in_flight);
+        let batch = outgoing.next().await.expect("requests wait");
+        assert_eq!((batch.request_ids, batch.requests.len()), (vec![1, 2], 2));
+        assert_eq!(outgoing.next_id, 3);
         drop(sender);
-        assert!(
-            next_batch(requests, next, in_flight).await.is_none(),
-            "the stream ends with its last sender"
-        );
+        assert!(outgoing.next().await.is_none(), "the stream ends with its last sender");
+    }
+
+    #[tokio::test]
+    async fn a_message_is_bounded_in_bytes() {
+        let in_flight = Arc::new(InFlight(Mutex::new(Some(HashMap::new()))));
+        let (sender, requests) = mpsc::channel(8);
+        let mut kept = Vec::new();
+        for mib in [1, 2, 2, 5, 1] {
+            let (waiter, answer) = waiter();
+            let put = proto::kvrpcpb::RawPutRequest {
+                value: vec![7; mib << 20].into(),
+                ..Default::default()
+            };
+            sender.send((Command::RawPut(put), waiter)).await.expect("room");
+            kept.push(answer);
+        }
+        drop(sender);
+        let mut outgoing = Outgoing::new(requests, in_flight);
+        let mut messages = Vec::new();
+        while let Some(batch) = outgoing.next().await {
+            messages.push(batch.request_ids);
+        }
+        assert_eq!(messages, [vec![1, 2], vec![3], vec![4], vec![5]]);
     }
 
     #[tokio::test]

@@ -218,11 +218,14 @@ impl Drop for Node {
     }
 }
 
-/// Loopback addresses that nobody listens on. All are held until all are found, so they differ.
+/// Loopback addresses that nobody listens on, below those that the system gives to outgoing connections: the process that gets one may
+/// die and come back to it. All are held until all are found, so they differ.
 fn free_ports(count: usize) -> Vec<SocketAddr> {
-    let held: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-        .collect();
+    use rand::{Rng, SeedableRng, rngs::SmallRng};
+    let mut random = SmallRng::from_os_rng();
+    let free = std::iter::repeat_with(|| TcpListener::bind(("127.0.0.1", random.random_range(10_000..32_000))).ok()).take(10_000);
+    let held: Vec<TcpListener> = free.flatten().take(count).collect();
+    assert_eq!(held.len(), count, "no free ports");
     held.iter().map(|listener| listener.local_addr().expect("bound")).collect()
 }
 
