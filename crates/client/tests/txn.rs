@@ -343,6 +343,57 @@ async fn a_reader_passes_a_living_transaction_by_pushing_it() {
     assert_eq!(must_get(&client, "h").await, Some("old".into()), "the latest, too");
 }
 
+/// A younger transaction that holds a lock gives way to an older one: its locks go, and only then it waits.
+#[tokio::test]
+async fn the_younger_gives_way() {
+    let (fake, client) = start_hasty().await;
+    leave_locks(&fake, &["h"], 60_000, false);
+    let mut txn = client.begin(TxnOptions::two_phase()).await.expect("begin");
+    for key in ["a", "h"] {
+        txn.put(key, "1").await.expect("put");
+    }
+    let error = txn.commit().await.expect_err("the older one lives");
+    assert!(matches!(error, Error::Aborted { .. }), "{error:?}");
+    assert_eq!(error.hint(), Hint::RetryTransaction);
+    client.settled().await;
+    let left: Vec<_> = fake.mvcc().locks().into_iter().map(|(key, _)| key).collect();
+    assert_eq!(left, ["h"], "only the older one's lock is left");
+}
+
+/// Optimistic transactions that want the same keys of different regions, at once: none waits for one that waits for it, until it is dead.
+#[tokio::test]
+async fn many_optimistic_transactions_on_few_keys() {
+    let (fake, client) = start_v1().await;
+    let begun = base::MonoTime::now();
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..8 {
+        let client = client.clone();
+        writers.spawn(async move {
+            for _ in 0..10 {
+                loop {
+                    let mut txn = client.begin(TxnOptions::default()).await.expect("begin");
+                    for key in ["a", "h", "z"] {
+                        txn.put(key, format!("{writer}")).await.expect("put");
+                    }
+                    match txn.commit().await {
+                        Ok(_) => break,
+                        Err(error) if error.hint() == Hint::RetryTransaction => {}
+                        Err(error) => panic!("{error:?}"),
+                    }
+                }
+            }
+        });
+    }
+    while let Some(ended) = writers.join_next().await {
+        ended.expect("a writer ends well");
+    }
+    client.settled().await;
+    assert!(fake.mvcc().locks().is_empty());
+    // Of those who wait in a circle one would have to be dead for three seconds.
+    let took = base::MonoTime::now().since(begun);
+    assert!(took < Duration::from_secs(3), "took {took:?}");
+}
+
 #[tokio::test]
 async fn a_commit_that_was_pushed_takes_a_later_timestamp() {
     let (fake, client) = start_v1().await;

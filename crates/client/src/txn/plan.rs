@@ -93,6 +93,12 @@ impl Plan {
         written.map(|step| &step.mutation.key)
     }
 
+    /// Whether it ends rather than wait for a lock of that transaction. `holds`: it has locks itself.
+    pub fn gives_way_to(&self, holder: u64, holds: bool) -> bool {
+        let optimistic = !self.for_update_ts.is_some();
+        optimistic && holds && holder < self.start_ts.0
+    }
+
     /// Whether the keys are few and short enough for an async commit.
     pub fn may_commit_async(&self) -> bool {
         let bytes: usize = self.keys().map(Bytes::len).sum();

@@ -31,7 +31,7 @@ pub(crate) enum Purpose {
 pub(crate) struct Resolved {
     /// Transactions that will commit above the reader, so that it may pass their locks.
     pub pushed: Vec<Ts>,
-    /// One of the locks that stay, and may not be passed.
+    /// Of the locks that stay, and may not be passed, one of the oldest transaction.
     pub waiting: Option<LockInfo>,
 }
 
@@ -79,7 +79,10 @@ impl Core {
             match living {
                 None => {}
                 Some(true) => resolved.pushed.push(Ts(locks[0].lock_version)),
-                Some(false) => resolved.waiting = locks.pop(),
+                Some(false) => {
+                    let waiting = resolved.waiting.take().into_iter().chain(locks.pop());
+                    resolved.waiting = waiting.min_by_key(|lock| lock.lock_version);
+                }
             }
         }
         Ok(resolved)
