@@ -9,7 +9,8 @@ use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::Error;
+use crate::hot::Frame;
+use crate::{Error, metrics};
 use crate::frames::{FRAME, Form, SMALL, Table, frame_len, frames_of, table_len, wrap_raw};
 use crate::index::{Entry, Place};
 use crate::segments::SegmentFile;
@@ -39,6 +40,15 @@ pub struct Blob {
     source: Source,
     file: Option<File>,
     table: OnceLock<Table>,
+    /// Read before: its content is worth memory.
+    is_popular: bool,
+}
+
+/// What the index says of a blob that is to be read.
+pub(crate) struct Found {
+    pub(crate) entry: Entry,
+    pub(crate) source: Source,
+    pub(crate) is_popular: bool,
 }
 
 impl Drop for Blob {
@@ -51,11 +61,17 @@ impl Drop for Blob {
 }
 
 impl Blob {
-    pub(crate) fn open(store: Arc<Inner>, entry: Entry, source: Source) -> io::Result<Blob> {
+    pub(crate) fn open(store: Arc<Inner>, found: Found) -> io::Result<Blob> {
+        let Found {
+            entry,
+            source,
+            is_popular,
+        } = found;
         let mut blob = Blob {
             store,
             entry,
             source,
+            is_popular,
             file: None,
             table: OnceLock::new(),
         };
@@ -181,18 +197,40 @@ impl Blob {
             return Ok(piece.map(Bytes::from));
         }
         let number = at / FRAME as u64;
+        let Some(content) = self.frame_content(number, wait)? else {
+            return Ok(None);
+        };
+        let first = number * FRAME as u64;
+        Ok(Some(content.slice(
+            (at - first) as usize..(end - first).min(content.len() as u64) as usize,
+        )))
+    }
+
+    /// Content of frame `number`. `None`: the disk would have to be waited for.
+    fn frame_content(&self, number: u64, wait: bool) -> Result<Option<Bytes>, Error> {
+        let hot = Frame {
+            key: self.entry.key,
+            check: self.entry.check,
+            len: self.entry.len,
+            number,
+        };
+        // A blob in doubt is read from the disk: that is what it is checked for.
+        let is_hot = self.is_popular && !self.entry.is_suspect();
+        if is_hot && let Some(content) = self.store.hot.get(&hot) {
+            metrics::HOT_HITS.inc();
+            return Ok(Some(content));
+        }
         let Some((start, stop)) = self.frame(number, wait)? else {
             return Ok(None);
         };
         let Some(frame) = self.stored(start, stop, wait)? else {
             return Ok(None);
         };
-        let first = number * FRAME as u64;
-        let content = self.store.codec.decompress(&frame, frame_len(self.len(), number) as usize)?;
-        let content = Bytes::from(content);
-        Ok(Some(content.slice(
-            (at - first) as usize..(end - first).min(content.len() as u64) as usize,
-        )))
+        let content = Bytes::from(self.store.codec.decompress(&frame, frame_len(self.len(), number) as usize)?);
+        if is_hot {
+            self.store.hot.put(hot, &content);
+        }
+        Ok(Some(content))
     }
 
     /// Bytes `[start, end)` as they lie on disk.

@@ -32,6 +32,8 @@ pub struct Config {
     pub sync: SyncMode,
     /// zstd level, 1 to 19.
     pub level: i32,
+    /// Bytes of memory for uploads in flight and, as far as they leave it, for content of blobs that are read often.
+    pub memory_max: u64,
     /// How long a blocking upload waits for room before it is refused.
     pub room_wait: Duration,
 }
@@ -50,6 +52,7 @@ impl Config {
             age_max: Duration::ZERO,
             sync: SyncMode::Never,
             level: 1,
+            memory_max: 160 << 20,
             room_wait: Duration::from_secs(2),
         }
     }

@@ -25,6 +25,8 @@ const FOOTER_MAGIC: u32 = 0x8F92_EAB1;
 const TABLE_FRAME: u64 = 17;
 /// Bytes of a table per frame: compressed and original size.
 const TABLE_ENTRY: u64 = 8;
+/// Most bytes that a frame is larger than its content.
+pub(crate) const FRAME_GROWTH: usize = 32;
 /// Contexts kept for reuse; more may exist while more threads work.
 const POOL_MAX: usize = 32;
 
@@ -112,7 +114,7 @@ fn give_back<T>(pool: &Mutex<Vec<T>>, context: T) {
     }
 }
 
-fn is_worth(original: usize, compressed: usize) -> bool {
+pub(crate) fn is_worth(original: usize, compressed: usize) -> bool {
     compressed * 10 <= original * WORTH_TENTHS
 }
 
@@ -142,7 +144,7 @@ pub fn table_len(frames: u64) -> u64 {
 
 /// Most bytes that content of `len` bytes takes on disk: incompressible frames grow by their headers.
 pub(crate) fn stored_max(len: u64) -> u64 {
-    len + frames_of(len) * 32 + table_len(frames_of(len))
+    len + frames_of(len) * FRAME_GROWTH as u64 + table_len(frames_of(len))
 }
 
 /// Where each frame of a blob lies.

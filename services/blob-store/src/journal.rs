@@ -19,7 +19,8 @@ use crate::key::Key;
 use crate::usage::Usage;
 use crate::{Error, metrics};
 
-const HEADER: usize = 7;
+/// Bytes of a record before its body.
+pub(crate) const HEADER: usize = 7;
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 const SPACE: u8 = 3;

@@ -15,7 +15,10 @@ mod blob;
 mod config;
 mod error;
 mod frames;
+#[doc(hidden)]
+pub mod fuzz;
 mod gc;
+mod hot;
 mod index;
 mod journal;
 mod key;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use prometheus::{Histogram, IntCounter, IntCounterVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 /// Blobs dropped, by why: `room`, `age`, `damage`, `missing`, `asked`.
 pub(crate) static DROPPED: LazyLock<IntCounterVec> =
@@ -45,6 +45,18 @@ pub(crate) static STORED_BYTES: LazyLock<IntCounter> = LazyLock::new(|| {
     base::metrics::counter(
         "ferrite_blob_store_stored_bytes_total",
         "Content published, as it lies on disk.",
+    )
+});
+
+/// See [`crate::hot`].
+pub(crate) static HOT_BYTES: LazyLock<IntGauge> =
+    LazyLock::new(|| base::metrics::gauge("ferrite_blob_store_hot_bytes", "Content of often read blobs in memory."));
+
+/// Frames that were decompressed already.
+pub(crate) static HOT_HITS: LazyLock<IntCounter> = LazyLock::new(|| {
+    base::metrics::counter(
+        "ferrite_blob_store_hot_hits_total",
+        "Frames read from memory that would have been decompressed.",
     )
 });
 

@@ -12,9 +12,10 @@ use base::WallTime;
 use base::shutdown::Shutdown;
 use parking_lot::Mutex;
 
-use crate::blob::{Blob, Source};
+use crate::blob::{Blob, Found, Source};
 use crate::config::{Config, SyncMode};
 use crate::frames::Codec;
+use crate::hot::Hot;
 use crate::index::{Entry, Index, Place};
 use crate::journal::{Journal, Record, sync_dir};
 use crate::key::{Content, Key};
@@ -56,6 +57,8 @@ pub struct Stats {
     /// Bytes of blobs gone that their segments still hold.
     pub dead: u64,
     pub index_memory: u64,
+    /// Content of often read blobs in memory.
+    pub hot: u64,
     /// Blobs and bytes on disk by space, those that have any.
     pub spaces: Vec<(String, u64, u64)>,
 }
@@ -83,6 +86,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) usage: Arc<Usage>,
     pub(crate) codec: Codec,
+    pub(crate) hot: Hot,
     pub(crate) journal: Journal,
     /// Before it no other lock of ours is taken but those of `journal` (its queue) and `leases`.
     pub(crate) state: Mutex<State>,
@@ -151,6 +155,7 @@ impl Store {
         tracing::info!(dir = %dir.display(), blobs = state.index.len(), used = usage.used(), was_clean, "store opened");
         let inner = Arc::new(Inner {
             codec: Codec::new(config.level),
+            hot: Hot::new(config.memory_max),
             config,
             usage,
             journal,
@@ -212,12 +217,22 @@ impl Store {
     /// The blob of `key` for reading, and notes the use. A blob in doubt is checked first; one that is damaged or whose file
     /// is gone is dropped and counts as absent.
     pub fn get(&self, key: &Key) -> Result<Option<Blob>, Error> {
+        self.open_blob(key, true)
+    }
+
+    /// As [`Store::get`], but does not count as a use: for copying blobs elsewhere.
+    pub fn look(&self, key: &Key) -> Result<Option<Blob>, Error> {
+        self.open_blob(key, false)
+    }
+
+    fn open_blob(&self, key: &Key, is_use: bool) -> Result<Option<Blob>, Error> {
         // A file may go between the look and the open, and the key may have another by then.
         for _ in 0..3 {
-            let Some((entry, source)) = self.0.inner.find(key) else {
+            let Some(found) = self.0.inner.find(key, is_use) else {
                 return Ok(None);
             };
-            let blob = match Blob::open(self.0.inner.clone(), entry, source) {
+            let entry = found.entry;
+            let blob = match Blob::open(self.0.inner.clone(), found) {
                 Ok(blob) => blob,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     self.0.inner.forget(key, entry.place(), "missing")?;
@@ -338,6 +353,7 @@ impl Store {
             segment_bytes,
             dead: state.segments.dead(),
             index_memory: state.index.memory() as u64,
+            hot: inner.hot.bytes(),
             spaces: spaces.map(|space| (space.name.clone(), space.blobs, space.stored)).collect(),
         }
     }
@@ -356,9 +372,13 @@ impl State {
 }
 
 impl Inner {
-    fn find(self: &Arc<Self>, key: &Key) -> Option<(Entry, Source)> {
+    fn find(self: &Arc<Self>, key: &Key, is_use: bool) -> Option<Found> {
         let mut state = self.state.lock();
-        let entry = state.index.touch(key, now())?;
+        let was_read = state.index.get(key)?.is_protected();
+        let entry = match is_use {
+            true => state.index.touch(key, now())?,
+            false => *state.index.get(key)?,
+        };
         let source = match entry.place() {
             Place::Segment(id, offset) => {
                 let segment = state.segments.get(id).expect("a segment with blobs exists");
@@ -369,7 +389,11 @@ impl Inner {
                 Source::Leased(id)
             }
         };
-        Some((entry, source))
+        Some(Found {
+            entry,
+            source,
+            is_popular: is_use && was_read,
+        })
     }
 
     /// Ends a reader's hold on a file.
@@ -599,6 +623,13 @@ impl Loaded {
         }
         Ok(state)
     }
+}
+
+/// The index that a log gives.
+pub(crate) fn index_of(log: &[u8]) -> Index {
+    let mut loaded = Loaded::default();
+    crate::journal::replay(log, |record| loaded.apply(record));
+    loaded.index
 }
 
 fn segment_of(entry: &Entry) -> Option<u32> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::frames::{FRAME, Form, SMALL, Table, stored_max};
+use crate::frames::{FRAME, FRAME_GROWTH, Form, SMALL, Table, is_worth, stored_max};
 use crate::index::{Entry, Place};
 use crate::journal::sync_dir;
 use crate::key::{Content, Hasher, Key};
@@ -20,7 +20,8 @@ use crate::{Error, metrics};
 /// What the journal writes for a blob in its life: it comes and it goes.
 pub(crate) const JOURNAL_COST: u64 = 128;
 
-/// A blob on its way in. Dropped before [`Upload::commit`], it leaves nothing. Holds at most [`FRAME`] bytes in memory.
+/// A blob on its way in. Dropped before [`Upload::commit`], it leaves nothing. Holds at most [`FRAME`] bytes of content in memory, and
+/// as much again where they came with a frame.
 pub struct Upload {
     store: Arc<Inner>,
     key: Key,
@@ -31,9 +32,13 @@ pub struct Upload {
     hasher: Hasher,
     check: Box<Xxh3>,
     buffer: Vec<u8>,
+    /// A frame that holds exactly what `buffer` does.
+    frame: Option<Vec<u8>>,
     file: Option<Spill>,
     room: Reservation,
     patience: Duration,
+    check_wanted: Option<u64>,
+    keeps_existing: bool,
 }
 
 /// The file of a larger blob while it is written.
@@ -46,6 +51,12 @@ struct Spill {
     sizes: Vec<u32>,
 }
 
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.store.hot.end_upload();
+    }
+}
+
 impl Drop for Spill {
     fn drop(&mut self) {
         // Renamed away if all went well.
@@ -55,6 +66,7 @@ impl Drop for Spill {
 
 impl Upload {
     pub(crate) fn new(store: Arc<Inner>, key: Key, content: Content, space: SpaceId, len: Option<u64>, len_max: u64) -> Upload {
+        store.hot.begin_upload();
         Upload {
             key,
             space,
@@ -64,9 +76,12 @@ impl Upload {
             hasher: Hasher::new(content),
             check: Box::default(),
             buffer: Vec::new(),
+            frame: None,
             file: None,
             room: Reservation::none(&store.usage),
             patience: store.config.room_wait,
+            check_wanted: None,
+            keeps_existing: false,
             store,
         }
     }
@@ -77,6 +92,16 @@ impl Upload {
             true => Duration::ZERO,
             false => self.store.config.room_wait,
         };
+    }
+
+    /// What [`crate::Blob::checksum`] must be: for names, whose keys say nothing about the content. [`Error::Damaged`] if it is not.
+    pub fn set_check(&mut self, check: u64) {
+        self.check_wanted = Some(check);
+    }
+
+    /// Whether a blob that is there by the time of the commit stays, also under a name: for copies that may be older than it.
+    pub fn set_keeps_existing(&mut self, keeps: bool) {
+        self.keeps_existing = keeps;
     }
 
     /// Bytes of content so far.
@@ -90,6 +115,37 @@ impl Upload {
 
     /// Takes the next bytes of the content.
     pub fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        self.take(bytes)?;
+        while !bytes.is_empty() {
+            let full = if self.file.is_some() { FRAME } else { SMALL };
+            let (now, later) = bytes.split_at(bytes.len().min(full - self.buffer.len()));
+            self.frame = None;
+            self.buffer.extend_from_slice(now);
+            bytes = later;
+            self.spill_full()?;
+        }
+        Ok(())
+    }
+
+    /// Whether the next bytes start a frame of the layout at rest: then [`Upload::write_frame`] may take them.
+    pub fn is_aligned(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Takes the next bytes of the content together with a zstd frame that holds exactly them, which the caller saw decoded. It is kept as
+    /// it is where the layout allows: each frame but the last holds [`FRAME`] bytes. Else it is as [`Upload::write`].
+    pub fn write_frame(&mut self, content: &[u8], frame: &[u8]) -> Result<(), Error> {
+        if !self.is_aligned() || content.is_empty() || content.len() > FRAME || frame.len() > content.len() + FRAME_GROWTH {
+            return self.write(content);
+        }
+        self.take(content)?;
+        self.buffer.extend_from_slice(content);
+        self.frame = Some(frame.to_vec());
+        self.spill_full()
+    }
+
+    /// Counts, hashes and makes room.
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.store.check_poison()?;
         self.len += bytes.len() as u64;
         if self.len > self.len_max {
@@ -98,15 +154,16 @@ impl Upload {
         self.take_room()?;
         self.hasher.update(bytes);
         self.check.update(bytes);
-        while !bytes.is_empty() {
-            let full = if self.file.is_some() { FRAME } else { SMALL };
-            if self.buffer.len() >= full {
-                self.spill()?;
-                continue;
-            }
-            let (now, later) = bytes.split_at(bytes.len().min(full - self.buffer.len()));
-            self.buffer.extend_from_slice(now);
-            bytes = later;
+        Ok(())
+    }
+
+    /// A full buffer goes at once, so that an upload whose client pauses holds little.
+    fn spill_full(&mut self) -> Result<(), Error> {
+        if self.file.is_none() && self.buffer.len() >= SMALL {
+            self.begin_file()?;
+        }
+        if self.buffer.len() >= FRAME {
+            self.spill()?;
         }
         Ok(())
     }
@@ -125,31 +182,34 @@ impl Upload {
         taken
     }
 
-    /// Writes what is buffered to the file; with the first 64 KiB, decides whether to compress and makes it.
-    fn spill(&mut self) -> Result<(), Error> {
-        let spill = match &mut self.file {
-            Some(spill) => spill,
-            None => {
-                let form = match self.store.codec.is_worth(&self.buffer)? {
-                    true => Form::Zstd,
-                    false => Form::Raw,
-                };
-                self.file = Some(Spill::create(&self.store, form)?);
-                // The buffer now fills up to a frame.
-                return Ok(());
-            }
+    /// With the first bytes, decides whether to compress and makes the file.
+    fn begin_file(&mut self) -> Result<(), Error> {
+        let is_worth = match &self.frame {
+            Some(frame) => is_worth(self.buffer.len(), frame.len()),
+            None => self.store.codec.is_worth(&self.buffer)?,
         };
+        let form = if is_worth { Form::Zstd } else { Form::Raw };
+        self.file = Some(Spill::create(&self.store, form)?);
+        Ok(())
+    }
+
+    /// Writes what is buffered to the file, and lets go of the memory.
+    fn spill(&mut self) -> Result<(), Error> {
+        let spill = self.file.as_mut().expect("made with the first bytes");
+        let buffer = std::mem::take(&mut self.buffer);
+        let frame = self.frame.take();
         let written = match spill.form {
-            Form::Raw => spill.append(&self.buffer),
+            Form::Raw => spill.append(&buffer),
             Form::Zstd => {
-                let frame = self.store.codec.compress(&self.buffer)?;
+                let frame = match frame {
+                    Some(frame) => frame,
+                    None => self.store.codec.compress(&buffer)?,
+                };
                 spill.sizes.push(frame.len() as u32);
                 spill.append(&frame)
             }
         };
-        written.map_err(Error::io("write a blob"))?;
-        self.buffer.clear();
-        Ok(())
+        written.map_err(Error::io("write a blob"))
     }
 
     /// Publishes the blob: from now on it is served. Errors if the content is not what was promised; then nothing is left.
@@ -163,11 +223,11 @@ impl Upload {
         if let Some(got) = hasher.finish().filter(|got| *got != self.key) {
             return Err(Error::Mismatch { wanted: self.key, got });
         }
-        if is_content && self.is_there() {
-            return Ok(self.len);
+        if self.check_wanted.is_some_and(|wanted| wanted != self.check.digest()) {
+            return Err(Error::Damaged);
         }
-        if self.buffer.len() >= SMALL && self.file.is_none() {
-            self.spill()?;
+        if (is_content || self.keeps_existing) && self.is_there() {
+            return Ok(self.len);
         }
         let entry = match self.file {
             None => self.finish_in_segment()?,
@@ -197,7 +257,11 @@ impl Upload {
     }
 
     fn finish_in_segment(&mut self) -> Result<Entry, Error> {
-        let (form, mut bytes) = self.store.codec.fit(&self.buffer)?;
+        let (form, mut bytes) = match self.frame.take() {
+            Some(frame) if is_worth(self.buffer.len(), frame.len()) => (Form::Zstd, frame),
+            Some(_) => (Form::Raw, std::mem::take(&mut self.buffer)),
+            None => self.store.codec.fit(&self.buffer)?,
+        };
         if bytes.is_empty() {
             // A segment lives as long as bytes in it do, so nothing takes one.
             bytes.push(0);

@@ -7,6 +7,7 @@ use prost::Message;
 use crate::cache::Cache;
 use crate::error::Error;
 use crate::proto::reapi::{ActionResult, Digest, Directory, Tree};
+use crate::tier::Id;
 
 /// Larger results are none: the values of some other tool under a name that looks like one.
 pub const RESULT_MAX: u64 = 16 << 20;
@@ -25,18 +26,34 @@ pub fn decode(value: &Bytes) -> Option<ActionResult> {
     ActionResult::decode(value.clone()).ok()
 }
 
-/// Whether everything that `result` names is there; all of it is renewed.
-pub async fn is_complete(cache: &Cache, result: &ActionResult) -> Result<bool, Error> {
+/// In which instance digests are meant, and by which function they were made.
+#[derive(Clone, Copy, Debug)]
+pub struct Scope<'a> {
+    pub instance: &'a str,
+    pub content: Content,
+}
+
+impl<'a> Scope<'a> {
+    /// What a digest of the wire names, and its length.
+    pub fn id(&self, digest: &Digest) -> Result<(Id<'a>, u64), Error> {
+        let (key, len) = digest_key(digest)?;
+        let (content, instance) = (self.content, self.instance);
+        Ok((Id { key, content, instance }, len))
+    }
+}
+
+/// Whether everything that `result` names is there, here or in a tier; all of it that is here is renewed.
+pub async fn is_complete(cache: &Cache, scope: Scope<'_>, result: &ActionResult) -> Result<bool, Error> {
     let mut wanted = references(result);
     for directory in &result.output_directories {
         if let Some(tree) = &directory.tree_digest {
-            let Some(files) = tree_files(cache, tree).await? else {
+            let Some(files) = tree_files(cache, scope, tree).await? else {
                 return Ok(false);
             };
             wanted.extend(files);
         }
     }
-    are_present(cache, &wanted).await
+    are_present(cache, scope, &wanted).await
 }
 
 /// Blobs that the result itself names.
@@ -58,12 +75,12 @@ fn references(result: &ActionResult) -> Vec<Digest> {
 }
 
 /// Files of the tree with this digest; `None` if it is not there or no tree.
-async fn tree_files(cache: &Cache, digest: &Digest) -> Result<Option<Vec<Digest>>, Error> {
-    let (key, len) = digest_key(digest)?;
+async fn tree_files(cache: &Cache, scope: Scope<'_>, digest: &Digest) -> Result<Option<Vec<Digest>>, Error> {
+    let (id, len) = scope.id(digest)?;
     if len > TREE_MAX {
         return Ok(Some(Vec::new()));
     }
-    let Some(bytes) = cache.read(key, TREE_MAX).await? else {
+    let Some(bytes) = cache.read(id, TREE_MAX).await? else {
         return Ok(None);
     };
     let Ok(tree) = Tree::decode(bytes) else { return Ok(None) };
@@ -77,30 +94,32 @@ async fn tree_files(cache: &Cache, digest: &Digest) -> Result<Option<Vec<Digest>
     Ok(Some(tree.root.iter().chain(&tree.children).flat_map(files).collect()))
 }
 
-async fn are_present(cache: &Cache, wanted: &[Digest]) -> Result<bool, Error> {
-    let mut keys = Vec::with_capacity(wanted.len());
+async fn are_present(cache: &Cache, scope: Scope<'_>, wanted: &[Digest]) -> Result<bool, Error> {
+    let (mut ids, mut lens) = (Vec::with_capacity(wanted.len()), Vec::with_capacity(wanted.len()));
     for digest in wanted {
-        match digest_key(digest) {
-            Ok((key, len)) => keys.push((key, len)),
+        match scope.id(digest) {
+            Ok((id, len)) => {
+                ids.push(id);
+                lens.push(Some(len));
+            }
             Err(_) => return Ok(false),
         }
     }
-    let found = cache.renew(keys.iter().map(|(key, _)| *key).collect()).await?;
-    Ok(keys.iter().zip(found).all(|((_, len), found)| found == Some(*len)))
+    Ok(cache.renew(&ids).await? == lens)
 }
 
 /// Every directory below the one with this digest, breadth first, each once.
-pub async fn directories(cache: &Cache, root: &Digest) -> Result<Vec<Directory>, Error> {
+pub async fn directories(cache: &Cache, scope: Scope<'_>, root: &Digest) -> Result<Vec<Directory>, Error> {
     const COUNT_MAX: usize = 100_000;
     let mut seen = std::collections::BTreeSet::new();
     let mut queue = std::collections::VecDeque::from([root.clone()]);
     let mut found = Vec::new();
     while let Some(digest) = queue.pop_front() {
-        let (key, _) = digest_key(&digest)?;
-        if !seen.insert(key) {
+        let (id, _) = scope.id(&digest)?;
+        if !seen.insert(id.key) {
             continue;
         }
-        let bytes = cache.read(key, TREE_MAX).await?.ok_or(Error::NotFound)?;
+        let bytes = cache.read(id, TREE_MAX).await?.ok_or(Error::NotFound)?;
         let directory = Directory::decode(bytes).map_err(|_| Error::Malformed("a blob of the tree is no directory"))?;
         queue.extend(directory.directories.iter().filter_map(|child| child.digest.clone()));
         found.push(directory);

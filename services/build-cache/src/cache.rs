@@ -1,9 +1,10 @@
-//! Between the protocols and the store: what may block goes to the blocking pool, what is quick stays where it is.
+//! Between the protocols and the store: what may block goes to the blocking pool, what is quick stays where it is; what is not here is
+//! looked for in the tiers.
 
 use std::sync::Arc;
 
 use base::{MonoTime, Span};
-use blob_store::{Blob, Content, Key, Presence, SpaceId, Store, Upload};
+use blob_store::{Blob, Content, FRAME, Key, Presence, SpaceId, Store, Upload};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use zstd::stream::raw::{DParameter, Decoder, Operation};
@@ -11,9 +12,11 @@ use zstd::stream::raw::{DParameter, Decoder, Operation};
 use crate::config::Config;
 use crate::error::Error;
 use crate::metrics;
+use crate::tier::{Id, OwnedId, Tiers};
 
-/// Bytes gathered before a blocking thread hashes and compresses them.
-const BATCH: usize = 128 << 10;
+/// Bytes gathered before a blocking thread hashes and compresses them: a hop is then below 2 % of the work, and a thousand uploads whose
+/// clients pause hold 64 MiB at most.
+const BATCH: usize = 64 << 10;
 /// Whole uploads up to this are handled on the spot: about 50 µs, less than a thread's hop and wake-up are worth.
 const QUICK: usize = 16 << 10;
 /// Blobs looked up on the spot; more go to a blocking thread.
@@ -42,6 +45,7 @@ pub struct Cache {
     pub store: Store,
     uploads: Arc<Semaphore>,
     decoders: Arc<Semaphore>,
+    pub tiers: Arc<Tiers>,
     blob_max: u64,
     /// Waiting for the disk on the spot would hold a worker.
     is_synced: bool,
@@ -67,9 +71,10 @@ impl Pace {
 }
 
 impl Cache {
-    pub fn new(store: Store, config: &Config) -> Cache {
+    pub fn new(store: Store, tiers: Arc<Tiers>, config: &Config) -> Cache {
         Cache {
             store,
+            tiers,
             uploads: Arc::new(Semaphore::new(config.server.uploads_max)),
             decoders: Arc::new(Semaphore::new(DECODERS)),
             blob_max: config.store.blob_max.0,
@@ -86,17 +91,24 @@ impl Cache {
         self.blob_max
     }
 
-    /// The blob of `key` for reading, and notes the use.
-    pub async fn open(&self, key: Key) -> Result<Option<Arc<Blob>>, Error> {
-        let blob = match self.store.peek(&key) {
-            Presence::Absent if key == EMPTY_SHA256 => {
+    /// The blob for reading, and notes the use. From a tier, if it is not here.
+    pub async fn open(&self, id: Id<'_>) -> Result<Option<Arc<Blob>>, Error> {
+        match self.open_here(&id.key).await? {
+            None if self.tiers.fetch(self, id).await => self.open_here(&id.key).await,
+            found => Ok(found),
+        }
+    }
+
+    async fn open_here(&self, key: &Key) -> Result<Option<Arc<Blob>>, Error> {
+        let blob = match self.store.peek(key) {
+            Presence::Absent if *key == EMPTY_SHA256 => {
                 self.put_empty()?;
-                self.store.get(&key)?
+                self.store.get(key)?
             }
             Presence::Absent => None,
-            Presence::Present(_) => self.store.get(&key)?,
+            Presence::Present(_) => self.store.get(key)?,
             Presence::Suspect => {
-                let store = self.store.clone();
+                let (store, key) = (self.store.clone(), *key);
                 blocking(move || store.get(&key)).await?
             }
         };
@@ -109,8 +121,22 @@ impl Cache {
         Ok(upload.commit().map(drop)?)
     }
 
-    /// Length of each blob, `None` where it is absent; all that are there are renewed.
-    pub async fn renew(&self, keys: Vec<Key>) -> Result<Vec<Option<u64>>, Error> {
+    /// Length of each blob, `None` where neither this server nor a tier has it; all that are here are renewed.
+    pub async fn renew(&self, ids: &[Id<'_>]) -> Result<Vec<Option<u64>>, Error> {
+        let mut found = self.renew_here(ids.iter().map(|id| id.key).collect()).await?;
+        if self.tiers.is_empty() || found.iter().all(Option::is_some) {
+            return Ok(found);
+        }
+        let open: Vec<usize> = (0..ids.len()).filter(|at| found[*at].is_none()).collect();
+        let asked: Vec<Id<'_>> = open.iter().map(|at| ids[*at]).collect();
+        for (at, len) in open.into_iter().zip(self.tiers.has(&asked).await) {
+            found[at] = len;
+        }
+        Ok(found)
+    }
+
+    /// As [`Cache::renew`], of this server alone.
+    pub async fn renew_here(&self, keys: Vec<Key>) -> Result<Vec<Option<u64>>, Error> {
         let is_quick = keys.len() <= LOOKUPS_QUICK && keys.iter().all(|key| self.store.peek(key) != Presence::Suspect);
         let store = self.store.clone();
         let renew = move || -> Result<_, blob_store::Error> {
@@ -123,18 +149,19 @@ impl Cache {
         Ok(if is_quick { renew()? } else { blocking(renew).await? })
     }
 
+    /// Removes a blob, here and from the tiers; whether it was here.
+    pub async fn remove(&self, id: Id<'_>) -> Result<bool, Error> {
+        let was_here = self.store.remove(&id.key)?;
+        self.tiers.remove(id).await;
+        Ok(was_here)
+    }
+
     /// Begins an upload, or refuses when too many run. `len`: of the content, not of the body, where known.
-    pub async fn upload(
-        &self,
-        key: Key,
-        content: Content,
-        space: SpaceId,
-        len: Option<u64>,
-        coding: Coding,
-    ) -> Result<Incoming, Error> {
+    pub async fn upload(&self, id: Id<'_>, len: Option<u64>, coding: Coding) -> Result<Incoming, Error> {
         if len.is_some_and(|len| len > self.blob_max) {
             return Err(blob_store::Error::TooLarge { max: self.blob_max }.into());
         }
+        let space = self.store.space(id.instance)?;
         let permit = self.uploads.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let decoder = match coding {
             Coding::Identity => None,
@@ -146,36 +173,43 @@ impl Cache {
         };
         metrics::UPLOADS.inc();
         let begin = Begin {
-            key,
-            content,
+            id: id.to_owned(),
             space,
             len,
             len_max: self.blob_max,
+            copy_check: None,
         };
         Ok(Incoming {
-            store: self.store.clone(),
+            cache: self.clone(),
             begin,
             upload: None,
             decoder,
             pending: Vec::new(),
             pending_bytes: 0,
             received: 0,
-            is_synced: self.is_synced,
+            is_torn: false,
             _permit: permit,
         })
     }
 
+    /// Begins to take a copy that a tier has, of content with this length and checksum. What is here by the end of it stays.
+    pub async fn copy(&self, id: Id<'_>, len: u64, check: u64, coding: Coding) -> Result<Incoming, Error> {
+        let mut incoming = self.upload(id, Some(len), coding).await?;
+        incoming.begin.copy_check = Some(check);
+        Ok(incoming)
+    }
+
     /// Stores bytes that are in memory already.
-    pub async fn put(&self, key: Key, content: Content, space: SpaceId, bytes: Bytes, coding: Coding) -> Result<u64, Error> {
+    pub async fn put(&self, id: Id<'_>, bytes: Bytes, coding: Coding) -> Result<u64, Error> {
         let len = (coding == Coding::Identity).then_some(bytes.len() as u64);
-        let mut incoming = self.upload(key, content, space, len, coding).await?;
+        let mut incoming = self.upload(id, len, coding).await?;
         incoming.write(bytes).await?;
         incoming.finish().await
     }
 
     /// All content of a blob of at most `max` bytes; `None` if it is absent or larger.
-    pub async fn read(&self, key: Key, max: u64) -> Result<Option<Bytes>, Error> {
-        let Some(blob) = self.open(key).await?.filter(|blob| blob.len() <= max) else {
+    pub async fn read(&self, id: Id<'_>, max: u64) -> Result<Option<Bytes>, Error> {
+        let Some(blob) = self.open(id).await?.filter(|blob| blob.len() <= max) else {
             return Ok(None);
         };
         Ok(Some(read_whole(blob).await?))
@@ -213,31 +247,37 @@ pub async fn blocking<T: Send + 'static, E: Into<Error> + Send + 'static>(
     done.expect("a panic ends the process").map_err(Into::into)
 }
 
-#[derive(Clone, Copy)]
 struct Begin {
-    key: Key,
-    content: Content,
+    id: OwnedId,
     space: SpaceId,
     len: Option<u64>,
     len_max: u64,
+    /// Checksum of a copy from a tier.
+    copy_check: Option<u64>,
 }
 
 impl Begin {
     fn upload(&self, store: &Store) -> Upload {
-        store.upload(self.key, self.content, self.space, self.len, self.len_max)
+        let mut upload = store.upload(self.id.key, self.id.content, self.space, self.len, self.len_max);
+        if let Some(check) = self.copy_check {
+            upload.set_check(check);
+            upload.set_keeps_existing(true);
+        }
+        upload
     }
 }
 
 /// A blob that comes in. Holds at most one batch; dropped, it leaves nothing.
 pub struct Incoming {
-    store: Store,
+    cache: Cache,
     begin: Begin,
     upload: Option<Box<Upload>>,
     decoder: Option<Zstd>,
     pending: Vec<Bytes>,
     pending_bytes: usize,
     received: u64,
-    is_synced: bool,
+    /// A batch is with a blocking thread, or failed there: nothing can follow.
+    is_torn: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -253,11 +293,17 @@ impl Incoming {
         self.received
     }
 
+    /// Whether more bytes may follow.
+    pub fn can_go_on(&self) -> bool {
+        !self.is_torn
+    }
+
     /// Takes the next bytes of the body.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         self.received += bytes.len() as u64;
         let max = self.begin.len.unwrap_or(self.begin.len_max);
         if self.decoder.is_none() && self.received > max {
+            self.is_torn = true;
             return Err(blob_store::Error::TooLarge { max }.into());
         }
         self.pending_bytes += bytes.len();
@@ -269,26 +315,42 @@ impl Incoming {
     }
 
     async fn write_batch(&mut self) -> Result<(), Error> {
+        self.is_torn = true;
         let taken = self.take();
         let (upload, decoder) = blocking(move || taken.write()).await?;
         (self.upload, self.decoder) = (Some(upload), decoder);
+        self.is_torn = false;
         Ok(())
     }
 
     fn take(&mut self) -> Batch {
         self.pending_bytes = 0;
         Batch {
-            upload: self.upload.take().unwrap_or_else(|| Box::new(self.begin.upload(&self.store))),
+            upload: self
+                .upload
+                .take()
+                .unwrap_or_else(|| Box::new(self.begin.upload(&self.cache.store))),
             decoder: self.decoder.take(),
             pieces: std::mem::take(&mut self.pending),
         }
     }
 
-    /// Publishes the blob. Its length.
+    /// Publishes the blob, here and in the tiers. Its length.
     pub async fn finish(mut self) -> Result<u64, Error> {
-        let is_quick = self.upload.is_none() && self.decoder.is_none() && self.pending_bytes <= QUICK && !self.is_synced;
+        let len = self.publish().await?;
+        self.cache.tiers.stored(self.begin.id.as_id()).await;
+        Ok(len)
+    }
+
+    /// Publishes a copy, here alone.
+    pub async fn keep(mut self) -> Result<u64, Error> {
+        self.publish().await
+    }
+
+    async fn publish(&mut self) -> Result<u64, Error> {
+        let is_quick = self.upload.is_none() && self.decoder.is_none() && self.pending_bytes <= QUICK && !self.cache.is_synced;
         if is_quick {
-            match self.finish_at_once() {
+            match self.publish_at_once() {
                 Err(blob_store::Error::Full) => {} // wait for room where waiting is allowed
                 other => return Ok(other?),
             }
@@ -297,15 +359,16 @@ impl Incoming {
         blocking(move || {
             let (upload, decoder) = taken.write()?;
             match decoder {
-                Some(decoder) if !decoder.is_whole => Err(Error::Compression),
+                // A body that breaks off within a frame, or is none at all.
+                Some(decoder) if !decoder.is_whole || !decoder.has_begun => Err(Error::Compression),
                 _ => Ok(upload.commit()?),
             }
         })
         .await
     }
 
-    fn finish_at_once(&self) -> Result<u64, blob_store::Error> {
-        let mut upload = self.begin.upload(&self.store);
+    fn publish_at_once(&self) -> Result<u64, blob_store::Error> {
+        let mut upload = self.begin.upload(&self.cache.store);
         upload.set_impatient(true);
         self.pending.iter().try_for_each(|piece| upload.write(piece))?;
         upload.commit()
@@ -332,11 +395,20 @@ impl Batch {
 }
 
 /// Decodes a body. What comes out is bounded by the upload's declared length, step by step: a bomb is refused when it passes it.
+///
+/// Frames that hold what a frame at rest does ([`Upload::write_frame`]) are kept as they came, which spares compressing again; others
+/// are decoded and compressed anew, since a range of a blob can only be read where frames are small.
 struct Zstd {
     decoder: Decoder<'static>,
     /// Every frame that began has ended.
     is_whole: bool,
+    has_begun: bool,
     out: Vec<u8>,
+    /// The frame under way and what it held so far, while it may be kept.
+    frame: Vec<u8>,
+    content: Vec<u8>,
+    /// The frame under way is too large to be kept, or does not start where one at rest does.
+    is_plain: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -347,23 +419,66 @@ impl Zstd {
         decoder.set_parameter(window).map_err(|_| Error::Compression)?;
         Ok(Zstd {
             decoder,
-            is_whole: false,
+            is_whole: true,
+            has_begun: false,
             out: vec![0; 64 << 10],
+            frame: Vec::new(),
+            content: Vec::new(),
+            is_plain: false,
             _permit: permit,
         })
     }
 
     fn write(&mut self, mut bytes: &[u8], upload: &mut Upload) -> Result<(), Error> {
         loop {
+            if self.is_whole {
+                self.is_plain = !upload.is_aligned();
+            }
             let step = self.decoder.run_on_buffers(bytes, &mut self.out);
             let step = step.map_err(|_| Error::Compression)?;
-            upload.write(&self.out[..step.bytes_written])?;
-            bytes = &bytes[step.bytes_read..];
+            let (read, rest) = bytes.split_at(step.bytes_read);
+            let written = step.bytes_written;
             self.is_whole = step.remaining == 0;
+            self.has_begun |= !read.is_empty();
+            self.take(read, written, upload)?;
+            bytes = rest;
             // A full buffer may have more behind it.
-            if bytes.is_empty() && step.bytes_written < self.out.len() {
+            if bytes.is_empty() && written < self.out.len() {
                 return Ok(());
             }
         }
+    }
+
+    /// Passes on what came out of `read`: `written` bytes of `out`.
+    fn take(&mut self, read: &[u8], written: usize, upload: &mut Upload) -> Result<(), Error> {
+        if self.is_plain {
+            return Ok(upload.write(&self.out[..written])?);
+        }
+        self.frame.extend_from_slice(read);
+        self.content.extend_from_slice(&self.out[..written]);
+        let is_small = self.content.len() <= FRAME && self.frame.len() <= FRAME + 64;
+        match (is_small, self.is_whole) {
+            (true, false) => Ok(()),
+            (true, true) => {
+                upload.write_frame(&self.content, &self.frame)?;
+                self.forget();
+                Ok(())
+            }
+            (false, _) => {
+                self.is_plain = true;
+                self.flush(upload)
+            }
+        }
+    }
+
+    fn flush(&mut self, upload: &mut Upload) -> Result<(), Error> {
+        let content = std::mem::take(&mut self.content);
+        self.forget();
+        Ok(upload.write(&content)?)
+    }
+
+    fn forget(&mut self) {
+        self.content.clear();
+        self.frame.clear();
     }
 }

@@ -192,7 +192,7 @@ async fn stop_asked() -> anyhow::Result<()> {
 }
 
 fn verify(config: &Config) -> anyhow::Result<ExitCode> {
-    let store = blob_store::Store::open(config.store.to_store()).context("open the store")?;
+    let store = blob_store::Store::open(config.store.to_store(config.server.memory_max)).context("open the store")?;
     let report = store.verify().context("verify")?;
     let stored = store.stats();
     store.close().context("close the store")?;

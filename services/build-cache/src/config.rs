@@ -1,6 +1,7 @@
 //! Configuration: defaults, under a TOML file, under flags. The docs of the options are what `docs/build-cache-configuration.md` is
 //! made of; a test fails when it is stale.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,8 @@ use base::log::LogFormat;
 use base::options::SectionDoc;
 use base::{ByteSize, Span, section};
 use serde::{Deserialize, Serialize};
+
+use crate::tier::{Limits, Objects};
 
 /// When an upload is answered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -71,6 +74,9 @@ section! { "server",
         pub threads: usize = 0,
         /// Threads that hash, compress and wait for the disk. Bound 1 to 512. Fixed at start.
         pub blocking_threads: usize = 32,
+        /// Memory for uploads in flight and, as far as they leave it, for content of blobs that are read often by clients that take no zstd.
+        /// Fixed at start.
+        pub memory_max: ByteSize = ByteSize::mib(160),
         /// How long a stop waits for running requests. Bound 1m. Fixed at start.
         pub drain: Span = Span::secs(5),
     }
@@ -126,6 +132,76 @@ section! { "tls",
     }
 }
 
+/// What a tier is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum TierMode {
+    /// Others fill it.
+    Read,
+    /// Filled from a queue, after the upload is answered.
+    #[default]
+    WriteBack,
+    /// Filled before the upload is answered; what does not get through in time goes to the queue.
+    WriteThrough,
+}
+
+/// How raw data lies in the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum FerriteApi {
+    #[default]
+    V1,
+    V1ttl,
+    V2,
+}
+
+section! { "ferrite",
+    /// A Ferrite cluster that several cache servers share; off where `endpoints` is empty. It is asked before the upstream.
+    pub struct FerriteConfig {
+        /// Placement drivers of the cluster, `HOST:PORT`. Fixed at start.
+        pub endpoints: Vec<String> = Vec::new(),
+        /// The cluster's `api-version`: `v1`, `v1ttl` or `v2`. Fixed at start.
+        pub api: FerriteApi = FerriteApi::V1,
+        /// Keyspace of API v2; empty: the default one. Fixed at start.
+        pub keyspace: String = String::new(),
+        /// What every key starts with. Fixed at start.
+        pub prefix: String = "build-cache/".into(),
+        /// How long blobs live there; read ones are renewed at half of it. Wants `v1ttl` or `v2`. 0s: for ever, and nothing but purges makes
+        /// room. Fixed at start.
+        pub ttl: Span = Span::secs(0),
+        /// Largest blob, as compressed, that goes there. Fixed at start.
+        pub blob_max: ByteSize = ByteSize::mib(256),
+        /// `read`, `write-back` (from a queue, after the answer) or `write-through` (before it). Fixed at start.
+        pub mode: TierMode = TierMode::WriteBack,
+        /// Fetches at once, and as many sends. Bound 1 to 256. Fixed at start.
+        pub parallel: usize = 16,
+        /// Blobs that wait to be sent; those beyond are not. Bound 1 to 1000000. Fixed at start.
+        pub queue_max: usize = 10_000,
+        /// For each request; a blob may take this once more for each 8 MiB. What takes longer is a miss. Bound 100ms to 5m. Fixed at start.
+        pub timeout: Span = Span::secs(5),
+    }
+}
+
+section! { "upstream",
+    /// An object store behind this cache; off where `url` is empty.
+    pub struct UpstreamConfig {
+        /// `s3://BUCKET/PREFIX`, `gs://…`, `az://CONTAINER/PREFIX`, `http://…` and `https://…` (a server that takes GET, PUT and DELETE),
+        /// `file:///DIR`. Fixed at start.
+        pub url: String = String::new(),
+        /// `read`, `write-back` (from a queue, after the answer) or `write-through` (before it). Fixed at start.
+        pub mode: TierMode = TierMode::WriteBack,
+        /// Fetches at once, and as many sends, each with up to 16 MiB in memory. Bound 1 to 256. Fixed at start.
+        pub parallel: usize = 8,
+        /// Blobs that wait to be sent; those beyond are not. Bound 1 to 1000000. Fixed at start.
+        pub queue_max: usize = 10_000,
+        /// For each request; a blob may take this once more for each 8 MiB. What takes longer is a miss. Bound 100ms to 5m. Fixed at start.
+        pub timeout: Span = Span::secs(10),
+        /// Options of the store, such as `aws_endpoint`, `aws_region`, `google_service_account`, `azure_storage_account_name`: those of the
+        /// `object_store` crate. Credentials may come from the environment instead (`AWS_…`, `GOOGLE_…`, `AZURE_…`). Fixed at start.
+        pub options: BTreeMap<String, String> = BTreeMap::new(),
+    }
+}
+
 section! { "log",
     /// What is told on standard error.
     pub struct LogConfig {
@@ -146,15 +222,19 @@ pub struct Config {
     pub store: StoreConfig,
     pub access: AccessConfig,
     pub tls: TlsConfig,
+    pub ferrite: FerriteConfig,
+    pub upstream: UpstreamConfig,
     pub log: LogConfig,
 }
 
 /// Every section as documented.
-pub const SECTIONS: [SectionDoc; 5] = [
+pub const SECTIONS: [SectionDoc; 7] = [
     ServerConfig::DOC,
     StoreConfig::DOC,
     AccessConfig::DOC,
     TlsConfig::DOC,
+    FerriteConfig::DOC,
+    UpstreamConfig::DOC,
     LogConfig::DOC,
 ];
 
@@ -188,6 +268,8 @@ impl Config {
         faults.wanted(!tls.client_required || !tls.client_ca.as_os_str().is_empty(), || {
             "tls.client-required = true: wanted tls.client-ca".into()
         });
+        self.ferrite.validate(&mut faults);
+        self.upstream.validate(&mut faults);
         if let Err(error) = base::log::check_filter(&self.log.level) {
             faults.0.push(format!(
                 "log.level = {:?}: wanted a level or a filter ({error})",
@@ -223,6 +305,15 @@ impl Faults {
         if !holds {
             self.0.push(fault());
         }
+    }
+
+    fn tier(&mut self, name: &str, limits: &Limits) {
+        self.within(&format!("{name}.parallel"), limits.parallel, 1, 256);
+        self.within(&format!("{name}.queue-max"), limits.queue_max, 1, 1_000_000);
+        let timeout = Span(limits.timeout);
+        self.wanted((Span::millis(100)..=Span::secs(300)).contains(&timeout), || {
+            format!("{name}.timeout = {timeout}: wanted 100ms to 5m")
+        });
     }
 
     fn within(&mut self, name: &str, value: usize, low: usize, high: usize) {
@@ -269,12 +360,13 @@ impl StoreConfig {
         });
     }
 
-    /// For the store itself.
-    pub fn to_store(&self) -> blob_store::Config {
+    /// For the store itself, with `memory_max` of memory.
+    pub fn to_store(&self, memory_max: ByteSize) -> blob_store::Config {
         let mut config = blob_store::Config::new(&self.data_dir, self.size_max.0);
         if self.size_soft.0 > 0 {
             config.size_soft = self.size_soft.0;
         }
+        config.memory_max = memory_max.0;
         config.disk_free_min = self.disk_free_min.0;
         config.age_max = self.age_max.0;
         config.level = self.zstd_level;
@@ -283,6 +375,52 @@ impl StoreConfig {
             Sync::Always => blob_store::SyncMode::Always,
         };
         config
+    }
+}
+
+impl FerriteConfig {
+    fn validate(&self, faults: &mut Faults) {
+        faults.tier("ferrite", &self.limits());
+        faults.wanted(self.ttl.0.is_zero() || self.api != FerriteApi::V1, || {
+            format!("ferrite.ttl = {}: wanted ferrite.api = \"v1ttl\" or \"v2\", as the cluster has it", self.ttl)
+        });
+        faults.wanted(self.ttl.0.is_zero() || self.ttl >= Span::secs(3600), || {
+            format!("ferrite.ttl = {}: wanted 0s, or at least 1h", self.ttl)
+        });
+        faults.wanted(self.keyspace.is_empty() || self.api == FerriteApi::V2, || {
+            format!("ferrite.keyspace = {:?}: wanted ferrite.api = \"v2\"", self.keyspace)
+        });
+    }
+
+    /// For the tier's bounds.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            mode: self.mode,
+            parallel: self.parallel,
+            queue_max: self.queue_max,
+            timeout: self.timeout.0,
+        }
+    }
+}
+
+impl UpstreamConfig {
+    fn validate(&self, faults: &mut Faults) {
+        faults.tier("upstream", &self.limits());
+        if !self.url.is_empty()
+            && let Err(error) = Objects::new(self)
+        {
+            faults.0.push(format!("{error:#}"));
+        }
+    }
+
+    /// For the tier's bounds.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            mode: self.mode,
+            parallel: self.parallel,
+            queue_max: self.queue_max,
+            timeout: self.timeout.0,
+        }
     }
 }
 
@@ -357,7 +495,8 @@ mod tests {
     #[test]
     fn every_fault_is_told_at_once() {
         let text = "[server]\naddr = \"0.0.0.0:1\"\nuploads-max = 0\n[store]\nsize-max = \"1MiB\"\n[[access.users]]\nname = \"ci\"\n\
-                    [tls]\nclient-required = true\n[log]\nlevel = \"inof\"\n";
+                    [tls]\nclient-required = true\n[ferrite]\nttl = \"2h\"\nparallel = 0\n\
+                    [upstream]\nurl = \"s3://bucket/x\"\n[upstream.options]\naws_regoin = \"x\"\n[log]\nlevel = \"inof\"\n";
         let config: Config = toml::from_str(text).expect("reads");
         let faults = config.validate().join("\n");
         for part in [
@@ -367,6 +506,9 @@ mod tests {
             "may write",
             "in the clear",
             "client-ca",
+            "ferrite.parallel",
+            "ferrite.ttl",
+            "aws_regoin",
             "log.level",
         ] {
             assert!(faults.contains(part), "{part} not in:\n{faults}");

@@ -1,7 +1,7 @@
 //! The protocols over plain HTTP. They differ in their paths ([`crate::name`]) and in how they want to be answered.
 
 mod dav;
-mod range;
+pub(crate) mod headers;
 mod turbo;
 
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::cache::{self, Cache, Coding};
 use crate::error::Error;
 use crate::metrics::{Meter, Meters};
 use crate::name::{self, Protocol, Target, What};
+use crate::tier::Id;
 
 /// A body that nobody wants is read up to this far, so that the client hears why before the connection closes.
 const DRAIN_MAX: u64 = 64 << 20;
@@ -84,24 +85,24 @@ impl Service {
         let method = call.request.method().clone();
         let is_tree = matches!(call.target.protocol, Protocol::Dav | Protocol::Ccache | Protocol::Maven);
         match (&call.target.what, method) {
-            (What::Blob { key, .. }, Method::GET | Method::HEAD) => self.get(&call, *key).await,
-            (What::Action(key), Method::GET | Method::HEAD) => self.get_action(&call, *key).await,
+            (What::Blob { key, content, .. }, Method::GET | Method::HEAD) => self.get(&call, call.target.id(*key, *content)).await,
+            (What::Action(key), Method::GET | Method::HEAD) => self.get_action(&call, call.target.id(*key, Content::Named)).await,
             (What::Blob { key, content, .. }, Method::PUT) => self.put(call, *key, *content).await,
             (What::Action(key), Method::PUT) => self.put(call, *key, Content::Named).await,
-            (What::Blob { key, .. }, Method::DELETE) if is_tree => self.delete(&call, *key).await,
+            (What::Blob { key, content, .. }, Method::DELETE) if is_tree => self.delete(&call, call.target.id(*key, *content)).await,
             (What::TurboStatus | What::TurboEvents | What::TurboQuery, _) => self.turbo(call).await,
             (_, method) if is_tree => self.dav(&call, &method).await,
             _ => Ok(status(StatusCode::METHOD_NOT_ALLOWED)),
         }
     }
 
-    async fn get<B>(&self, call: &Call<'_, B>, key: Key) -> Result<Response<Body>, Error> {
+    async fn get<B>(&self, call: &Call<'_, B>, id: Id<'_>) -> Result<Response<Body>, Error> {
         call.caller.check_read()?;
         let headers = match call.target.protocol {
-            Protocol::Turbo => self.turbo_headers(key).await?,
+            Protocol::Turbo => self.turbo_headers(call.target, id.key).await?,
             _ => Some(HeaderMap::new()),
         };
-        let blob = self.cache.open(key).await?;
+        let blob = self.cache.open(id).await?;
         let Some((blob, headers)) = blob.zip(headers) else {
             call.meter.misses.inc();
             return Err(Error::NotFound);
@@ -113,9 +114,9 @@ impl Service {
     }
 
     /// A result is held back while blobs that it names are missing; what is no result is a value like others.
-    async fn get_action<B>(&self, call: &Call<'_, B>, key: Key) -> Result<Response<Body>, Error> {
+    async fn get_action<B>(&self, call: &Call<'_, B>, id: Id<'_>) -> Result<Response<Body>, Error> {
         call.caller.check_read()?;
-        let Some(blob) = self.cache.open(key).await? else {
+        let Some(blob) = self.cache.open(id).await? else {
             call.meter.misses.inc();
             return Err(Error::NotFound);
         };
@@ -125,7 +126,13 @@ impl Service {
         }
         let value = cache::read_whole(blob).await?;
         let is_complete = match action::decode(&value) {
-            Some(result) => action::is_complete(&self.cache, &result).await?,
+            Some(result) => {
+                let scope = action::Scope {
+                    instance: id.instance,
+                    content: Content::Sha256,
+                };
+                action::is_complete(&self.cache, scope, &result).await?
+            }
             None => true,
         };
         if !is_complete {
@@ -201,13 +208,12 @@ impl Service {
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse().ok());
         let len = declared.filter(|_| coding == Coding::Identity);
-        let space = self.cache.store.space(&target.instance)?;
-        self.cache.upload(key, content, space, len, coding).await
+        self.cache.upload(target.id(key, content), len, coding).await
     }
 
-    async fn delete<B>(&self, call: &Call<'_, B>, key: Key) -> Result<Response<Body>, Error> {
+    async fn delete<B>(&self, call: &Call<'_, B>, id: Id<'_>) -> Result<Response<Body>, Error> {
         call.caller.check_write(&call.target.instance)?;
-        match self.cache.store.remove(&key)? {
+        match self.cache.remove(id).await? {
             true => Ok(status(StatusCode::NO_CONTENT)),
             false => Err(Error::NotFound),
         }
@@ -248,8 +254,8 @@ fn send<B>(blob: Arc<Blob>, call: &Call<'_, B>) -> Response<Body> {
     let headers = call.request.headers();
     let range = headers
         .get(header::RANGE)
-        .and_then(|value| range::parse(value.as_bytes(), blob.len()));
-    let takes_zstd = headers.get_all(header::ACCEPT_ENCODING).iter().any(accepts_zstd);
+        .and_then(|value| headers::range(value.as_bytes(), blob.len()));
+    let takes_zstd = headers.get_all(header::ACCEPT_ENCODING).iter().any(headers::accepts_zstd);
     let mut response = Response::new(Body::empty());
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
@@ -281,14 +287,6 @@ fn send<B>(blob: Arc<Blob>, call: &Call<'_, B>) -> Response<Body> {
         *response.body_mut() = Body::blob(cursor, len, call.meter.clone());
     }
     response
-}
-
-fn accepts_zstd(value: &HeaderValue) -> bool {
-    let mut codings = value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-    codings.any(|coding| {
-        let mut parts = coding.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-        parts.next() == Some(b"zstd") && parts.all(|part| part != b"q=0")
-    })
 }
 
 fn text_value(text: String) -> HeaderValue {
@@ -333,24 +331,4 @@ fn refuse_as(protocol: Protocol, method: &Method, error: &Error) -> Response<Bod
         };
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codings_are_read_with_their_weights() {
-        for (value, wanted) in [
-            ("zstd", true),
-            ("gzip, zstd", true),
-            ("zstd;q=0.5", true),
-            ("gzip, zstd; q=0", false),
-            ("gzip", false),
-            ("*", false),
-            ("xzstd", false),
-        ] {
-            assert_eq!(accepts_zstd(&HeaderValue::from_static(value)), wanted, "{value}");
-        }
-    }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::{Mutex, RwLock};
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::name::Protocol;
 
@@ -47,6 +47,45 @@ pub static BLOCKING: LazyLock<IntGauge> = LazyLock::new(|| {
 /// Connections that are open.
 pub static CONNECTIONS: LazyLock<IntGauge> =
     LazyLock::new(|| base::metrics::gauge("ferrite_build_cache_connections", "Connections that are open."));
+/// What tiers were asked and sent.
+pub static TIER_REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    base::metrics::counters(
+        "ferrite_build_cache_tier_requests_total",
+        "Requests to tiers, by outcome: hit, miss, failed, skipped (left alone, or too many), damaged, sent, dropped (not sent).",
+        &["tier", "outcome"],
+    )
+});
+/// Bytes between tiers and this server.
+pub static TIER_BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    base::metrics::counters(
+        "ferrite_build_cache_tier_bytes_total",
+        "Bytes of blobs from (in) and to (out) tiers, as they travel.",
+        &["tier", "direction"],
+    )
+});
+/// How long tiers take.
+pub static TIER_SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
+    base::metrics::latencies(
+        "ferrite_build_cache_tier_seconds",
+        "Time to bring a blob from a tier (get) or to send it there (put).",
+        &["tier", "op"],
+    )
+});
+/// Which tiers are asked.
+pub static TIER_UP: LazyLock<IntGaugeVec> = LazyLock::new(|| {
+    gauges(
+        "ferrite_build_cache_tier_up",
+        "1 while the tier is asked, 0 while it is left alone after failures.",
+    )
+});
+/// Blobs that wait to be sent.
+pub static TIER_QUEUE: LazyLock<IntGaugeVec> =
+    LazyLock::new(|| gauges("ferrite_build_cache_tier_queue", "Blobs that wait to be sent to the tier."));
+
+fn gauges(name: &str, help: &str) -> IntGaugeVec {
+    prometheus::register_int_gauge_vec!(name, help, &["tier"]).expect("each metric is registered once, under a valid name")
+}
+
 static STORE: LazyLock<Gauges> = LazyLock::new(Gauges::new);
 
 struct Gauges {

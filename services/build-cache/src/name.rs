@@ -7,6 +7,7 @@
 use blob_store::{Content, Key};
 
 use crate::error::Error;
+use crate::tier::Id;
 
 /// Longest path that is read.
 const PATH_MAX: usize = 2048;
@@ -48,6 +49,17 @@ pub struct Target {
     pub protocol: Protocol,
     pub instance: String,
     pub what: What,
+}
+
+impl Target {
+    /// A blob of this target's instance.
+    pub fn id(&self, key: Key, content: Content) -> Id<'_> {
+        Id {
+            key,
+            content,
+            instance: &self.instance,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

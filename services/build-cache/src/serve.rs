@@ -34,11 +34,12 @@ use crate::http::{Service, refuse, status};
 use crate::metrics::{self, Meters};
 use crate::reapi::Reapi;
 use crate::status::Pages;
+use crate::tier::Tiers;
 
 /// Headers of one request, all together; clients send a few hundred bytes.
 const HEADERS_MAX: usize = 32 << 10;
 /// What one HTTP/1 connection buffers at most.
-const BUFFER_MAX: usize = 64 << 10;
+const BUFFER_MAX: usize = 40 << 10;
 /// Requests at once on one HTTP/2 connection; Bazel asks for a hundred.
 const STREAMS_MAX: u32 = 256;
 /// Bytes in flight on one stream, and on one connection.
@@ -64,7 +65,10 @@ struct App {
 pub struct Server {
     pub address: SocketAddr,
     store: Store,
+    tiers: Arc<Tiers>,
     stop: CancellationToken,
+    /// Ends the senders to the tiers.
+    tiers_stop: CancellationToken,
     places: Arc<Semaphore>,
     places_max: usize,
     drain: Duration,
@@ -74,24 +78,26 @@ impl Server {
     /// Opens the store and listens. Call it on the runtime.
     pub async fn start(config: &Config) -> anyhow::Result<Server> {
         let tls = tls(&config.tls)?;
-        let store = Store::open(config.store.to_store()).context("open the store")?;
+        let store = Store::open(config.store.to_store(config.server.memory_max)).context("open the store")?;
         let listener = TcpListener::bind(&config.server.addr)
             .await
             .with_context(|| format!("listen on {}", config.server.addr))?;
         let address = listener.local_addr().context("read the address")?;
         let meters = Arc::new(Meters::default());
-        let cache = Cache::new(store.clone(), config);
+        let stop = CancellationToken::new();
+        let tiers_stop = CancellationToken::new();
+        let tiers = Tiers::start(config, &store, &tiers_stop)?;
+        let cache = Cache::new(store.clone(), tiers.clone(), config);
         let app = Arc::new(App {
             access: Access::new(config),
             grpc: Reapi::routes(cache.clone(), meters.clone()),
+            pages: Pages::new(cache.clone(), meters.clone()),
             http: Service {
                 cache,
                 meters: meters.clone(),
             },
-            pages: Pages::new(store.clone(), meters.clone()),
             logs_access: config.log.access,
         });
-        let stop = CancellationToken::new();
         let places = Arc::new(Semaphore::new(config.server.connections_max));
         let accept = Accept {
             listener,
@@ -107,14 +113,16 @@ impl Server {
         Ok(Server {
             address,
             store,
+            tiers,
             stop,
+            tiers_stop,
             places,
             places_max: config.server.connections_max,
             drain: config.server.drain.0,
         })
     }
 
-    /// Accepts no more, waits for running requests within bounds, and closes the store.
+    /// Accepts no more, waits for running requests and for what is to be sent to the tiers, each within bounds, and closes the store.
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop.cancel();
         // All places are free once no connection is left.
@@ -122,6 +130,11 @@ impl Server {
         if tokio::time::timeout(self.drain, all).await.is_err() {
             tracing::warn!("requests still ran when the time to stop was up; cut off");
         }
+        let left = self.tiers.drain(self.drain).await;
+        if left > 0 {
+            tracing::warn!(left, "blobs were not sent to the tiers when the time to stop was up");
+        }
+        self.tiers_stop.cancel();
         let store = self.store;
         tokio::task::spawn_blocking(move || store.close())
             .await
@@ -280,7 +293,7 @@ impl App {
             };
             return (response, Some(caller));
         }
-        let response = match self.page(&caller, &request) {
+        let response = match self.page(&caller, &request).await {
             Some(response) => response,
             None => self.http.answer(&caller, request).await,
         };
@@ -288,14 +301,17 @@ impl App {
     }
 
     /// Pages for people, Prometheus and operators.
-    fn page(&self, caller: &Caller, request: &Request<Incoming>) -> Option<Response<Body>> {
+    async fn page(&self, caller: &Caller, request: &Request<Incoming>) -> Option<Response<Body>> {
         let path = request.uri().path();
         let answer = match (request.method(), path) {
             (&Method::GET, "/") => self.pages.html(),
             (&Method::GET, "/status") => self.pages.status(),
             (&Method::GET, "/metrics") => self.pages.metrics(),
             (&Method::DELETE, path) if path.starts_with("/admin/") => {
-                let done = caller.check_admin().and_then(|()| self.pages.purge(&path["/admin/".len()..]));
+                let done = match caller.check_admin() {
+                    Ok(()) => self.pages.purge(&path["/admin/".len()..]).await,
+                    Err(error) => Err(error),
+                };
                 return Some(done.unwrap_or_else(|error| refuse(&error)));
             }
             _ => return None,

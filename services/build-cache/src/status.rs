@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use ::http::{HeaderValue, Response, StatusCode, header};
 use base::MonoTime;
-use blob_store::{Key, Store};
+use blob_store::Content;
 use serde_json::{Value, json};
 
 use crate::body::Body;
+use crate::cache::{self, Cache};
 use crate::error::Error;
 use crate::http;
 use crate::metrics::{self, Meters};
@@ -17,15 +18,15 @@ const PAGE: &str = include_str!("status.html");
 
 /// The pages of one server.
 pub struct Pages {
-    store: Store,
+    cache: Cache,
     meters: Arc<Meters>,
     start: MonoTime,
 }
 
 impl Pages {
-    pub fn new(store: Store, meters: Arc<Meters>) -> Pages {
+    pub fn new(cache: Cache, meters: Arc<Meters>) -> Pages {
         Pages {
-            store,
+            cache,
             meters,
             start: MonoTime::now(),
         }
@@ -38,13 +39,13 @@ impl Pages {
 
     /// Everything that Prometheus scrapes.
     pub fn metrics(&self) -> Response<Body> {
-        metrics::note_store(&self.store.stats());
+        metrics::note_store(&self.cache.store.stats());
         typed("text/plain; version=0.0.4", base::metrics::render())
     }
 
     /// Figures of this moment and of the last day.
     pub fn status(&self) -> Response<Body> {
-        let stats = self.store.stats();
+        let stats = self.cache.store.stats();
         let mut response = http::json(
             StatusCode::OK,
             &json!({
@@ -53,11 +54,12 @@ impl Pages {
                 "uptime_seconds": MonoTime::now().since(self.start).as_secs(),
                 "store": {
                     "used_bytes": stats.used, "max_bytes": stats.size_max, "blobs": stats.blobs, "blob_bytes": stats.stored,
-                    "segments": stats.segments, "dead_bytes": stats.dead, "index_bytes": stats.index_memory,
+                    "segments": stats.segments, "dead_bytes": stats.dead, "index_bytes": stats.index_memory, "hot_bytes": stats.hot,
                 },
                 "uploads": metrics::UPLOADS.get(),
                 "connections": metrics::CONNECTIONS.get(),
                 "blocking": metrics::BLOCKING.get(),
+                "tiers": self.cache.tiers.figures(),
                 "instances": self.instances(&stats),
                 "protocols": self.protocols(),
                 "history": self.meters.history(),
@@ -94,26 +96,35 @@ impl Pages {
         rows.collect()
     }
 
-    /// `DELETE /admin/key/<path of the blob>` and `DELETE /admin/instance/<name>`: how many blobs went.
-    pub fn purge(&self, what: &str) -> Result<Response<Body>, Error> {
+    /// `DELETE /admin/key/<path of the blob>` and `DELETE /admin/instance/<name>`: how many blobs went from here. They go from the tiers
+    /// too: of an instance, what is under names; content under digests is everybody's.
+    pub async fn purge(&self, what: &str) -> Result<Response<Body>, Error> {
         let (kind, name) = what.split_once('/').ok_or(Error::NotFound)?;
         let purged = match kind {
-            "key" => u64::from(self.store.remove(&purge_key(name)?)?),
-            "instance" => match self.store.find_space(name) {
-                Some(space) => self.store.remove_space(space)?,
-                None => 0,
-            },
+            "key" => {
+                let target = name::parse(&format!("/{name}"), "")?;
+                let id = match target.what {
+                    What::Blob { key, content, .. } => target.id(key, content),
+                    What::Action(key) => target.id(key, Content::Named),
+                    _ => return Err(Error::NotFound),
+                };
+                u64::from(self.cache.remove(id).await?)
+            }
+            "instance" => {
+                let purged = match self.cache.store.find_space(name) {
+                    Some(space) => {
+                        let store = self.cache.store.clone();
+                        cache::blocking(move || store.remove_space(space)).await?
+                    }
+                    None => 0,
+                };
+                self.cache.tiers.remove_instance(name).await;
+                purged
+            }
             _ => return Err(Error::NotFound),
         };
         tracing::info!(kind, name, purged, "purged");
         Ok(http::json(StatusCode::OK, &json!({ "purged": purged })))
-    }
-}
-
-fn purge_key(path: &str) -> Result<Key, Error> {
-    match name::parse(&format!("/{path}"), "")?.what {
-        What::Blob { key, .. } | What::Action(key) => Ok(key),
-        _ => Err(Error::NotFound),
     }
 }
 

@@ -1,7 +1,6 @@
 //! As much of WebDAV as sccache and Maven speak: folders exist always, files when they are there.
 
 use ::http::{HeaderValue, Method, Response, StatusCode, header};
-use blob_store::Presence;
 
 use super::{Call, Service, status};
 use crate::body::Body;
@@ -14,13 +13,9 @@ impl Service {
         let path = call.request.uri().path();
         match (method.as_str(), &call.target.what) {
             ("PROPFIND", What::Folder) => Ok(found(path, None)),
-            ("PROPFIND", What::Blob { key, .. }) => match self.cache.store.peek(key) {
-                Presence::Present(len) => Ok(found(path, Some(len))),
-                Presence::Suspect => match self.cache.open(*key).await? {
-                    Some(blob) => Ok(found(path, Some(blob.len()))),
-                    None => Err(Error::NotFound),
-                },
-                Presence::Absent => Err(Error::NotFound),
+            ("PROPFIND", What::Blob { key, content, .. }) => match self.cache.renew(&[call.target.id(*key, *content)]).await?[..] {
+                [Some(len)] => Ok(found(path, Some(len))),
+                _ => Err(Error::NotFound),
             },
             ("MKCOL", _) => {
                 call.caller.check_write(&call.target.instance)?;

@@ -53,8 +53,9 @@ impl Service {
         for hash in hashes {
             let hash = hash.as_str().ok_or(WANTED)?;
             let key = turbo_key(&target.instance, team, hash);
-            let len = self.cache.renew(vec![key]).await?.into_iter().next().flatten();
-            let info = match (len, self.turbo_headers(key).await?) {
+            let id = target.id(key, Content::Named);
+            let len = self.cache.renew(&[id]).await?.into_iter().next().flatten();
+            let info = match (len, self.turbo_headers(target, key).await?) {
                 (Some(len), Some(headers)) => info(len, &headers),
                 _ => Value::Null,
             };
@@ -71,17 +72,15 @@ impl Service {
                 kept.insert(name.to_string(), value.into());
             }
         }
-        let space = self.cache.store.space(&target.instance)?;
         let bytes = Bytes::from(Value::Object(kept).to_string());
-        self.cache
-            .put(headers_key(&artifact), Content::Named, space, bytes, Coding::Identity)
-            .await
-            .map(drop)
+        let id = target.id(headers_key(&artifact), Content::Named);
+        self.cache.put(id, bytes, Coding::Identity).await.map(drop)
     }
 
     /// The headers kept for an artifact. `None`: they are gone, so it is no use any more (its signature was among them).
-    pub(super) async fn turbo_headers(&self, artifact: Key) -> Result<Option<HeaderMap>, Error> {
-        let Some(bytes) = self.cache.read(headers_key(&artifact), KEPT_MAX).await? else {
+    pub(super) async fn turbo_headers(&self, target: &Target, artifact: Key) -> Result<Option<HeaderMap>, Error> {
+        let id = target.id(headers_key(&artifact), Content::Named);
+        let Some(bytes) = self.cache.read(id, KEPT_MAX).await? else {
             return Ok(None);
         };
         let kept: Map<String, Value> = serde_json::from_slice(&bytes).unwrap_or_default();

@@ -7,6 +7,7 @@ use blob_store::Encoding;
 use futures::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
+use super::parked::{Name, Running};
 use super::resource::{Resource, parse_read, parse_write};
 use super::{Reapi, caller};
 use crate::access::Caller;
@@ -42,7 +43,7 @@ impl ByteStream for Reapi {
         }
         let meter = self.meter(&resource.instance);
         let begin = MonoTime::now();
-        let found = self.cache.open(resource.key).await?.filter(|blob| blob.len() == resource.len);
+        let found = self.cache.open(resource.id()).await?.filter(|blob| blob.len() == resource.len);
         let Some(blob) = found else {
             meter.misses.inc();
             return Err(Error::NotFound.into());
@@ -81,7 +82,8 @@ impl ByteStream for Reapi {
         let first = self.cache.pace.next(begin, 0, parts.message()).await??;
         let first = first.ok_or(Error::Malformed("the upload has no first message"))?;
         let resource = parse_write(&first.resource_name)?;
-        let committed_size = self.receive(&caller, begin, &resource, first, &mut parts).await?;
+        let name = (caller.name().to_owned(), first.resource_name.clone());
+        let committed_size = self.receive(&caller, begin, name, &resource, first, &mut parts).await?;
         let meter = self.meter(&resource.instance);
         meter.stored.inc();
         meter.put_seconds.observe(MonoTime::now().since(begin).as_secs_f64());
@@ -92,28 +94,37 @@ impl ByteStream for Reapi {
         &self,
         request: Request<QueryWriteStatusRequest>,
     ) -> Result<Response<QueryWriteStatusResponse>, Status> {
-        caller(&request)?.check_read()?;
+        let caller = caller(&request)?;
+        caller.check_read()?;
         let resource = parse_write(&request.get_ref().resource_name)?;
         let complete = self.is_there(&resource).await?;
-        // An upload that broke off starts anew.
+        let name = (caller.name().to_owned(), request.into_inner().resource_name);
+        let committed = match complete {
+            true => resource.len,
+            // What is not known any more starts anew.
+            false => self.parked.received(&name).unwrap_or(0),
+        };
         Ok(Response::new(QueryWriteStatusResponse {
-            committed_size: if complete { resource.len as i64 } else { 0 },
+            committed_size: committed as i64,
             complete,
         }))
     }
 }
 
 impl Reapi {
+    /// Whether this server has it: what a tier has is not asked, since the client sends it anyway.
     async fn is_there(&self, resource: &Resource) -> Result<bool, Error> {
-        let found = self.cache.renew(vec![resource.key]).await?;
+        let found = self.cache.renew_here(vec![resource.key]).await?;
         Ok(found == [Some(resource.len)])
     }
 
-    /// Takes an upload whose first message is `first`. The committed size to answer: bytes that came over the wire.
+    /// Takes an upload whose first message is `first`; one that broke off goes on where it stopped. The committed size to answer: bytes
+    /// that came over the wire.
     async fn receive(
         &self,
         caller: &Caller,
         begin: MonoTime,
+        name: Name,
         resource: &Resource,
         first: WriteRequest,
         parts: &mut Streaming<WriteRequest>,
@@ -127,29 +138,35 @@ impl Reapi {
                 resource.len as i64
             });
         }
-        let space = self.cache.store.space(&resource.instance).map_err(Error::from)?;
-        let Resource {
-            key,
-            content,
-            len,
-            coding,
-            ..
-        } = *resource;
-        let mut incoming = self.cache.upload(key, content, space, Some(len), coding).await?;
+        let incoming = match (first.write_offset, self.parked.take(&name)) {
+            (0, _) => self.cache.upload(resource.id(), Some(resource.len), resource.coding).await?,
+            (offset, Some(incoming)) if offset == incoming.received() as i64 => incoming,
+            (_, parked) => {
+                // Back to where it was, for a client that asks how far it came.
+                parked.into_iter().for_each(|incoming| drop(Running::new(&self.parked, name.clone(), incoming)));
+                return Err(Status::out_of_range("the upload is not at this offset; ask QueryWriteStatus, or start at 0"));
+            }
+        };
+        let start = incoming.received();
+        let mut running = Running::new(&self.parked, name, incoming);
+        let meter = self.meter(&resource.instance);
         let mut part = first;
         loop {
+            let incoming = running.get();
             if part.write_offset != incoming.received() as i64 {
-                return Err(Error::Malformed("an upload starts at 0 and has no gaps").into());
+                return Err(Error::Malformed("an upload has no gaps").into());
             }
+            meter.bytes_in.inc_by(part.data.len() as u64);
             incoming.write(part.data).await?;
             if part.finish_write {
                 break;
             }
-            let next = self.cache.pace.next(begin, incoming.received(), parts.message()).await??;
+            let got = incoming.received() - start;
+            let next = self.cache.pace.next(begin, got, parts.message()).await??;
             part = next.ok_or(Error::Malformed("the upload ended before it was finished"))?;
         }
+        let incoming = running.finish();
         let received = incoming.received();
-        self.meter(&resource.instance).bytes_in.inc_by(received);
         incoming.finish().await?;
         Ok(received as i64)
     }

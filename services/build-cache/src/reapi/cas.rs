@@ -18,6 +18,7 @@ use crate::proto::reapi::{
     batch_update_blobs_request, batch_update_blobs_response, compressor,
 };
 use crate::proto::rpc;
+use crate::tier::Id;
 
 /// Directories in one message of a tree.
 const TREE_PAGE: usize = 1000;
@@ -30,13 +31,15 @@ impl ContentAddressableStorage for Reapi {
     ) -> Result<Response<FindMissingBlobsResponse>, Status> {
         caller(&request)?.check_read()?;
         let request = request.into_inner();
-        let mut keys = Vec::with_capacity(request.blob_digests.len());
+        let (mut ids, mut lens) = (Vec::new(), Vec::new());
         for digest in &request.blob_digests {
-            keys.push(Self::digest(Some(digest), request.digest_function)?);
+            let (key, len, content) = Self::digest(Some(digest), request.digest_function)?;
+            let instance = &request.instance_name;
+            ids.push(Id { key, content, instance });
+            lens.push(len);
         }
-        let found = self.cache.renew(keys.iter().map(|(key, ..)| *key).collect()).await?;
-        let is_missing = |((_, len, _), found): (&(_, u64, _), Option<u64>)| found != Some(*len);
-        let missing = keys.iter().zip(found).map(is_missing);
+        let found = self.cache.renew(&ids).await?;
+        let missing = lens.iter().zip(found).map(|(len, found)| found != Some(*len));
         let digests = request.blob_digests.iter().zip(missing).filter(|(_, missing)| *missing);
         Ok(Response::new(FindMissingBlobsResponse {
             missing_blob_digests: digests.map(|(digest, _)| digest.clone()).collect(),
@@ -99,7 +102,11 @@ impl ContentAddressableStorage for Reapi {
         caller(&request)?.check_read()?;
         let request = request.into_inner();
         let root = request.root_digest.ok_or(Error::Malformed("the root is missing"))?;
-        let directories = action::directories(&self.cache, &root).await?;
+        let scope = action::Scope {
+            instance: &request.instance_name,
+            content: action::function(request.digest_function, &root.hash)?,
+        };
+        let directories = action::directories(&self.cache, scope, &root).await?;
         let pages: Vec<_> = directories
             .chunks(TREE_PAGE)
             .map(|page| {
@@ -123,8 +130,8 @@ impl Reapi {
             Ok(compressor::Value::Zstd) => Coding::Zstd,
             _ => return Err(Error::Malformed("wanted a blob as it is or as zstd")),
         };
-        let space = self.cache.store.space(instance)?;
-        let mut incoming = self.cache.upload(key, content, space, Some(len), coding).await?;
+        let id = Id { key, content, instance };
+        let mut incoming = self.cache.upload(id, Some(len), coding).await?;
         incoming.write(blob.data).await?;
         incoming.finish().await?;
         meter.stored.inc();
@@ -132,9 +139,10 @@ impl Reapi {
     }
 
     async fn read_one(&self, instance: &str, function: i32, digest: &Digest, takes_zstd: bool) -> Result<(Bytes, i32), Error> {
-        let (key, len, _) = Self::digest(Some(digest), function)?;
+        let (key, len, content) = Self::digest(Some(digest), function)?;
         let meter = self.meter(instance);
-        let Some(blob) = self.cache.open(key).await?.filter(|blob| blob.len() == len) else {
+        let id = Id { key, content, instance };
+        let Some(blob) = self.cache.open(id).await?.filter(|blob| blob.len() == len) else {
             meter.misses.inc();
             return Err(Error::NotFound);
         };

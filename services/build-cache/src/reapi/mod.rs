@@ -2,6 +2,7 @@
 
 mod bytestream;
 mod cas;
+mod parked;
 mod resource;
 
 use std::sync::Arc;
@@ -27,7 +28,9 @@ use crate::proto::reapi::{
     ServerCapabilities, UpdateActionResultRequest, compressor, digest_function, symlink_absolute_path_strategy,
 };
 use crate::proto::semver::SemVer;
+use crate::tier::Id;
 
+use parked::Parked;
 pub use resource::{Resource, parse_read, parse_write};
 
 /// Blobs in one batch, together; larger ones go by stream. As other servers say.
@@ -40,12 +43,14 @@ const MESSAGE_MAX: usize = 16 << 20;
 pub struct Reapi {
     cache: Cache,
     meters: Arc<Meters>,
+    parked: Parked,
 }
 
 impl Reapi {
     /// All services, ready to be called.
     pub fn routes(cache: Cache, meters: Arc<Meters>) -> Routes {
-        let reapi = Reapi { cache, meters };
+        let parked = Parked::new(cache.pace.idle);
+        let reapi = Reapi { cache, meters, parked };
         macro_rules! service {
             ($server:ident) => {
                 $server::new(reapi.clone())
@@ -70,6 +75,15 @@ impl Reapi {
         let function = action::function(function, &digest.hash)?;
         let (key, len) = action::digest_key(digest)?;
         Ok((key, len, function))
+    }
+}
+
+/// Under what the result of an action is kept.
+fn action_id<'a>(instance: &'a str, digest: &Key, function: Content) -> Id<'a> {
+    Id {
+        key: action_key(instance, digest, function),
+        content: Content::Named,
+        instance,
     }
 }
 
@@ -116,14 +130,17 @@ impl ActionCache for Reapi {
         let request = request.into_inner();
         let (digest, _, function) = Self::digest(request.action_digest.as_ref(), request.digest_function)?;
         let meter = self.meter(&request.instance_name);
-        let key = action_key(&request.instance_name, &digest, function);
-        let result = self.complete_result(key).await?;
+        let scope = action::Scope {
+            instance: &request.instance_name,
+            content: function,
+        };
+        let result = self.complete_result(scope, &digest).await?;
         let Some(mut result) = result else {
             meter.misses.inc();
             return Err(Error::NotFound.into());
         };
         meter.hits.inc();
-        self.put_inline(&request, &mut result).await?;
+        self.put_inline(scope, &request, &mut result).await?;
         meter.bytes_out.inc_by(result.encoded_len() as u64);
         Ok(Response::new(result))
     }
@@ -133,40 +150,45 @@ impl ActionCache for Reapi {
         let request = request.into_inner();
         let (digest, _, function) = Self::digest(request.action_digest.as_ref(), request.digest_function)?;
         let result = request.action_result.ok_or(Error::Malformed("the result is missing"))?;
-        let key = action_key(&request.instance_name, &digest, function);
-        let space = self.cache.store.space(&request.instance_name).map_err(Error::from)?;
+        let id = action_id(&request.instance_name, &digest, function);
         let bytes = Bytes::from(result.encode_to_vec());
         let meter = self.meter(&request.instance_name);
         meter.bytes_in.inc_by(bytes.len() as u64);
-        self.cache.put(key, Content::Named, space, bytes, Coding::Identity).await?;
+        self.cache.put(id, bytes, Coding::Identity).await?;
         meter.stored.inc();
         Ok(Response::new(result))
     }
 }
 
 impl Reapi {
-    /// The result under `key` with all its blobs there. One that cannot be read is as good as none.
-    async fn complete_result(&self, key: Key) -> Result<Option<ActionResult>, Error> {
-        let Some(value) = self.cache.read(key, action::RESULT_MAX).await? else {
+    /// The result of the action with this digest, with all its blobs there. One that cannot be read is as good as none.
+    async fn complete_result(&self, scope: action::Scope<'_>, digest: &Key) -> Result<Option<ActionResult>, Error> {
+        let id = action_id(scope.instance, digest, scope.content);
+        let Some(value) = self.cache.read(id, action::RESULT_MAX).await? else {
             return Ok(None);
         };
         let Some(result) = action::decode(&value) else {
             return Ok(None);
         };
-        Ok(action::is_complete(&self.cache, &result).await?.then_some(result))
+        Ok(action::is_complete(&self.cache, scope, &result).await?.then_some(result))
     }
 
     /// Puts small outputs into the answer where the client asks for it, which spares it a round trip. At most a batch.
-    async fn put_inline(&self, request: &GetActionResultRequest, result: &mut ActionResult) -> Result<(), Error> {
+    async fn put_inline(
+        &self,
+        scope: action::Scope<'_>,
+        request: &GetActionResultRequest,
+        result: &mut ActionResult,
+    ) -> Result<(), Error> {
         let mut left = BATCH_BYTES_MAX as u64;
         let mut read = async |digest: &Option<Digest>| -> Result<Bytes, Error> {
             let Some(digest) = digest else { return Ok(Bytes::new()) };
-            let (key, len) = action::digest_key(digest)?;
+            let (id, len) = scope.id(digest)?;
             if len > left {
                 return Ok(Bytes::new());
             }
             left -= len;
-            Ok(self.cache.read(key, len).await?.unwrap_or_default())
+            Ok(self.cache.read(id, len).await?.unwrap_or_default())
         };
         if request.inline_stdout && result.stdout_raw.is_empty() {
             result.stdout_raw = read(&result.stdout_digest).await?;

@@ -5,6 +5,7 @@ use blob_store::{Content, Key};
 
 use crate::cache::Coding;
 use crate::error::Error;
+use crate::tier::Id;
 
 /// What a resource name says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +15,16 @@ pub struct Resource {
     pub len: u64,
     pub content: Content,
     pub coding: Coding,
+}
+
+impl Resource {
+    pub fn id(&self) -> Id<'_> {
+        Id {
+            key: self.key,
+            content: self.content,
+            instance: &self.instance,
+        }
+    }
 }
 
 const WANTED_READ: Error =
