@@ -9,12 +9,12 @@ use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::hot::Frame;
-use crate::{Error, metrics};
 use crate::frames::{FRAME, Form, SMALL, Table, frame_len, frames_of, table_len, wrap_raw};
+use crate::hot::Frame;
 use crate::index::{Entry, Place};
 use crate::segments::SegmentFile;
 use crate::store::Inner;
+use crate::{Error, metrics};
 
 /// Bytes of a piece that is passed on as it lies on disk. A multiple of [`FRAME`].
 const PIECE: u64 = 2 * FRAME as u64;

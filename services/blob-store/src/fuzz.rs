@@ -10,7 +10,18 @@ use crate::key::Key;
 use crate::{Form, store};
 
 /// Numbers at which readers of lengths and counts go wrong.
-const EDGES: [u64; 10] = [0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 1 << 16, u32::MAX as u64, i64::MAX as u64, u64::MAX];
+const EDGES: [u64; 10] = [
+    0,
+    1,
+    0x7F,
+    0x80,
+    0xFF,
+    0xFFFF,
+    1 << 16,
+    u32::MAX as u64,
+    i64::MAX as u64,
+    u64::MAX,
+];
 /// Pieces that are put into text.
 const WORDS: [&[u8]; 14] = [
     b"/", b"..", b"%2f", b"%", b"//", b"blobs", b"uploads", b"-", b"=", b"bytes=", b"zstd", b",", b";q=0", b"cas/",
@@ -19,7 +30,9 @@ const WORDS: [&[u8]; 14] = [
 /// The table behind the frames of a blob: the length of its content and of its file (8 bytes each, little-endian), then the table.
 /// What is read as a table fits the blob and is written as the same bytes.
 pub fn chunk_table(data: &[u8]) {
-    let Some((head, table)) = data.split_at_checked(16) else { return };
+    let Some((head, table)) = data.split_at_checked(16) else {
+        return;
+    };
     let number = |at: usize| u64::from_le_bytes(head[at..at + 8].try_into().expect("eight bytes"));
     // As large as a blob may be: the store reads no table of a larger one.
     let (len, stored) = (number(0) % (1 << 32), number(8));
@@ -91,7 +104,11 @@ pub fn chunk_tables() -> Vec<Vec<u8>> {
         let stored = table.end() + bytes.len() as u64;
         [&len.to_le_bytes()[..], &stored.to_le_bytes(), &bytes].concat()
     };
-    vec![of(&[900], 70_000), of(&[70_000, 131_072, 5], 300_000), of(&[1; 9], 9 * 131_072)]
+    vec![
+        of(&[900], 70_000),
+        of(&[70_000, 131_072, 5], 300_000),
+        of(&[1; 9], 9 * 131_072),
+    ]
 }
 
 /// Inputs that [`journal_replay`] reads whole.
@@ -109,7 +126,8 @@ pub fn journals() -> Vec<Vec<u8>> {
         Record::Remove(key(1), Place::Segment(3, 4096)),
         Record::Put(entry(1, Place::File(78))),
         Record::Remove(key(2), Place::File(1)),
-        Record::End(6),
+        Record::Used(key(1), 77),
+        Record::End(7),
     ];
     let of = |mode, records: &[Record]| {
         let mut bytes = vec![mode];

@@ -19,6 +19,8 @@ use crate::{Error, metrics};
 
 /// Looks this often where nobody asks for room.
 const ROUND: Duration = Duration::from_secs(1);
+/// How often the journal is told what was used: a kill loses the order of so much.
+const NOTE_USES: Duration = Duration::from_secs(10);
 /// Blobs dropped under one hold of the lock.
 const BATCH: usize = 64;
 /// A segment with more percent alive is not emptied: rather evict more.
@@ -30,6 +32,7 @@ const RECORD: u64 = 79;
 
 /// The deleter's life. `sweep`: the last stop was not clean, so look for files that no blob owns, a folder at a time.
 pub(crate) fn run(inner: &Arc<Inner>, sweep: bool) {
+    let mut noted = MonoTime::now();
     let mut folders = if sweep { 0..256u32 } else { 0..0 };
     while !inner.stop.is_stopped() {
         match folders.next() {
@@ -39,7 +42,12 @@ pub(crate) fn run(inner: &Arc<Inner>, sweep: bool) {
         if inner.stop.is_stopped() {
             return;
         }
-        if let Err(error) = collect(inner) {
+        let mut done = collect(inner);
+        if MonoTime::now().since(noted) >= NOTE_USES {
+            noted = MonoTime::now();
+            done = done.and(inner.note_uses());
+        }
+        if let Err(error) = done {
             tracing::error!(error = %base::log::chain(&error), "collect");
         }
     }

@@ -60,13 +60,14 @@ pub struct Entry {
     pub used_at: u32,
     /// Who uploaded it: a number of the store's table of spaces.
     pub space: u16,
-    /// [`Form`], suspect, protected: a bit each.
+    /// [`Form`], suspect, protected, noted: a bit each.
     flags: u8,
 }
 
 const ZSTD: u8 = 1;
 const SUSPECT: u8 = 2;
 const PROTECTED: u8 = 4;
+const NOTED: u8 = 8;
 
 impl Entry {
     pub fn new(key: Key, place: Place, form: Form) -> Entry {
@@ -102,6 +103,15 @@ impl Entry {
     /// Sets or clears the mark of [`Entry::is_suspect`].
     pub fn set_suspect(&mut self, on: bool) {
         self.set(SUSPECT, on);
+    }
+
+    /// Whether the journal will be told of a use.
+    pub(crate) fn is_noted(&self) -> bool {
+        self.flags & NOTED != 0
+    }
+
+    pub(crate) fn set_noted(&mut self, on: bool) {
+        self.set(NOTED, on);
     }
 
     pub(crate) fn set_protected(&mut self, on: bool) {
@@ -148,9 +158,19 @@ pub struct Index {
     free: Vec<u32>,
     probation: List,
     protected: List,
+    /// While it is filled from a journal, shares of lists that are not whole mean nothing.
+    is_loading: bool,
 }
 
 impl Index {
+    /// One that is filled from a journal, in no order of use: what is protected stays so.
+    pub(crate) fn loading() -> Index {
+        Index {
+            is_loading: true,
+            ..Index::default()
+        }
+    }
+
     /// Number of blobs.
     pub fn len(&self) -> usize {
         self.table.len()
@@ -224,14 +244,20 @@ impl Index {
 
     /// Notes a use at `now` (seconds since 1970): what is on probation becomes protected.
     pub fn touch(&mut self, key: &Key, now: u32) -> Option<Entry> {
+        self.touch_from(key, now).map(|(_, after)| after)
+    }
+
+    /// As [`Index::touch`]: the entry before and after.
+    pub(crate) fn touch_from(&mut self, key: &Key, now: u32) -> Option<(Entry, Entry)> {
         let slot = self.find(key)?;
+        let before = self.slot(slot).entry;
         self.unlink(slot);
         let entry = &mut self.slot_mut(slot).entry;
         entry.used_at = now;
         entry.set_protected(true);
         self.link(slot);
         self.balance();
-        Some(self.slot(slot).entry)
+        Some((before, self.slot(slot).entry))
     }
 
     pub fn remove(&mut self, key: &Key) -> Option<Entry> {
@@ -342,7 +368,12 @@ impl Index {
 
     /// Sends the least recently used of the protected back to probation while they hold too much.
     fn balance(&mut self) {
-        while self.protected.bytes * 10 > self.stored() * PROTECTED_TENTHS && self.protected.oldest != self.protected.newest {
+        if self.is_loading {
+            return;
+        }
+        while u128::from(self.protected.bytes) * 10 > u128::from(self.stored()) * u128::from(PROTECTED_TENTHS)
+            && self.protected.oldest != self.protected.newest
+        {
             let slot = self.protected.oldest;
             self.unlink(slot);
             self.slot_mut(slot).entry.set_protected(false);

@@ -19,14 +19,20 @@ use crate::key::Key;
 use crate::usage::Usage;
 use crate::{Error, metrics};
 
+/// Largest blob, and most that one takes on disk.
+const BLOB_MAX: u64 = 1 << 44;
 /// Bytes of a record before its body.
 pub(crate) const HEADER: usize = 7;
 const PUT: u8 = 1;
 const REMOVE: u8 = 2;
 const SPACE: u8 = 3;
 const END: u8 = 4;
+const USED: u8 = 5;
 const PUT_LEN: usize = 72;
 const REMOVE_LEN: usize = 40;
+const USED_LEN: usize = 36;
+/// Bytes of a [`Record::Used`].
+pub(crate) const USED_COST: u64 = (HEADER + USED_LEN) as u64;
 
 /// One change of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +43,8 @@ pub enum Record {
     Remove(Key, Place),
     /// A space has this number.
     Space(u16, String),
+    /// The blob with this key was used last at this time, in seconds since 1970. Written now and then, not for each use.
+    Used(Key, u32),
     /// The last record of a snapshot, with the number of those before.
     End(u64),
 }
@@ -69,6 +77,11 @@ impl Record {
                 out.extend(name.as_bytes());
                 out[start + 4] = SPACE;
             }
+            Record::Used(key, at) => {
+                out.extend(key.0);
+                out.extend(at.to_le_bytes());
+                out[start + 4] = USED;
+            }
             Record::End(records) => {
                 out.extend(records.to_le_bytes());
                 out[start + 4] = END;
@@ -96,6 +109,10 @@ impl Record {
                 let name = String::from_utf8(body[2..].to_vec()).ok()?;
                 Record::Space(u16::from_le_bytes([body[0], body[1]]), name)
             }
+            (USED, USED_LEN) => {
+                let at = body[32..].try_into().ok()?;
+                Record::Used(Key(body[..32].try_into().ok()?), u32::from_le_bytes(at))
+            }
             (END, 8) => Record::End(word(body, 0)?),
             _ => return None,
         };
@@ -112,6 +129,9 @@ fn decode_entry(body: &[u8]) -> Option<Entry> {
     let mut entry = Entry::new(Key(body[..32].try_into().ok()?), Place::unpack(word(body, 32)?), form);
     entry.len = word(body, 40)?;
     entry.stored = word(body, 48)?;
+    if entry.len > BLOB_MAX || entry.stored > BLOB_MAX {
+        return None; // never written: sums of such would not fit
+    }
     entry.check = word(body, 56)?;
     entry.used_at = u32::from_le_bytes(body[64..68].try_into().ok()?);
     entry.space = u16::from_le_bytes(body[68..70].try_into().ok()?);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use base::WallTime;
 use base::shutdown::Shutdown;
@@ -17,15 +18,17 @@ use crate::config::{Config, SyncMode};
 use crate::frames::Codec;
 use crate::hot::Hot;
 use crate::index::{Entry, Index, Place};
-use crate::journal::{Journal, Record, sync_dir};
+use crate::journal::{Journal, Record, USED_COST, sync_dir};
 use crate::key::{Content, Key};
 use crate::segments::Segments;
 use crate::upload::Upload;
-use crate::usage::{Usage, file_cost};
+use crate::usage::{Reservation, Usage, file_cost};
 use crate::{Error, gc, metrics};
 
 /// Folders under `files/`, named by the first two digits of the keys in them.
 const FOLDERS: u64 = 256;
+/// Uses that go to the journal at once: 2.8 MB. Of more, the order is lost by a kill.
+const USES_MAX: usize = 1 << 16;
 /// Longest name of a space.
 const SPACE_NAME_MAX: usize = 255;
 
@@ -112,6 +115,8 @@ pub(crate) struct State {
     pub(crate) index: Index,
     pub(crate) segments: Segments,
     spaces: Vec<Space>,
+    /// Blobs that were used since the journal last heard of it, each once, and no more than it takes at once.
+    uses: Vec<Key>,
 }
 
 struct Space {
@@ -121,6 +126,16 @@ struct Space {
 }
 
 impl State {
+    /// Notes a use of a blob now: what the index has of it, before and after.
+    pub(crate) fn touch(&mut self, key: &Key) -> Option<(Entry, Entry)> {
+        let touched = self.index.touch_from(key, now())?;
+        if !touched.0.is_noted() && self.uses.len() < USES_MAX {
+            self.uses.push(*key);
+            self.index.update(key, |entry| entry.set_noted(true));
+        }
+        Some(touched)
+    }
+
     fn count(&mut self, entry: &Entry, sign: i64) {
         if let Some(space) = self.spaces.get_mut(usize::from(entry.space)) {
             space.blobs = space.blobs.wrapping_add_signed(sign);
@@ -143,7 +158,7 @@ impl Store {
         let usage = Usage::new(config.size_max, config.size_soft);
         usage.add(FOLDERS * 4096);
 
-        let mut loaded = Loaded::default();
+        let mut loaded = Loaded::new();
         let journal = Journal::open(&dir.join("journal"), config.sync, &usage, |record| loaded.apply(record))?;
         // A machine that crashed may have files newer than its journal: leave their ids alone, and the sweep finds them.
         let first_file = loaded.next_file + if was_clean { 0 } else { 1 << 24 };
@@ -206,8 +221,8 @@ impl Store {
 
     /// Renews `key`: the length of its content if it is there. A blob in doubt is checked first, which reads the disk.
     pub fn renew(&self, key: &Key) -> Result<Option<u64>, Error> {
-        let renewed = self.0.inner.state.lock().index.touch(key, now());
-        match renewed {
+        let renewed = self.0.inner.state.lock().touch(key);
+        match renewed.map(|(_, after)| after) {
             Some(entry) if entry.is_suspect() => Ok(self.get(key)?.map(|blob| blob.len())),
             Some(entry) => Ok(Some(entry.len)),
             None => Ok(None),
@@ -374,10 +389,12 @@ impl State {
 impl Inner {
     fn find(self: &Arc<Self>, key: &Key, is_use: bool) -> Option<Found> {
         let mut state = self.state.lock();
-        let was_read = state.index.get(key)?.is_protected();
-        let entry = match is_use {
-            true => state.index.touch(key, now())?,
-            false => *state.index.get(key)?,
+        let (before, entry) = match is_use {
+            true => state.touch(key)?,
+            false => {
+                let entry = *state.index.get(key)?;
+                (entry, entry)
+            }
         };
         let source = match entry.place() {
             Place::Segment(id, offset) => {
@@ -392,7 +409,7 @@ impl Inner {
         Some(Found {
             entry,
             source,
-            is_popular: is_use && was_read,
+            is_popular: is_use && before.is_protected(),
         })
     }
 
@@ -531,6 +548,27 @@ impl Inner {
         });
     }
 
+    /// Tells the journal what was used since it last was told, so that a kill loses little of the order in which blobs go. Where there is
+    /// no room for it, it does not matter.
+    pub(crate) fn note_uses(&self) -> Result<(), Error> {
+        let mut room = Reservation::none(&self.usage);
+        let number = {
+            let mut state = self.state.lock();
+            let keys = std::mem::take(&mut state.uses);
+            let has_room = room.grow(keys.len() as u64 * USED_COST, Duration::ZERO).is_ok();
+            let mut number = 0;
+            for key in keys {
+                state.index.update(&key, |entry| entry.set_noted(false));
+                if let Some(entry) = state.index.get(&key).filter(|_| has_room) {
+                    number = self.journal.queue(&Record::Used(key, entry.used_at));
+                }
+            }
+            number
+        };
+        // What is written is counted as the journal's, and the room given back.
+        self.flush(number)
+    }
+
     /// All entries as records of a snapshot, in chunks; each chunk is of one moment.
     pub(crate) fn records(&self) -> impl Iterator<Item = Vec<Record>> {
         const CHUNK: u32 = 1024;
@@ -556,7 +594,6 @@ pub(crate) fn now() -> u32 {
 }
 
 /// What the journal tells at start.
-#[derive(Default)]
 struct Loaded {
     index: Index,
     spaces: BTreeMap<u16, String>,
@@ -564,6 +601,14 @@ struct Loaded {
 }
 
 impl Loaded {
+    fn new() -> Loaded {
+        Loaded {
+            index: Index::loading(),
+            spaces: BTreeMap::new(),
+            next_file: 0,
+        }
+    }
+
     fn apply(&mut self, record: Record) {
         match record {
             Record::Put(entry) => {
@@ -577,6 +622,7 @@ impl Loaded {
                     self.index.remove(&key);
                 }
             }
+            Record::Used(key, at) => drop(self.index.touch(&key, at)),
             Record::Space(id, name) => drop(self.spaces.insert(id, name)),
             Record::End(_) => {}
         }
@@ -586,7 +632,8 @@ impl Loaded {
     fn into_state(self, config: &Config, usage: &Arc<Usage>, suspect: bool) -> io::Result<State> {
         let mut entries = self.index.chunk(0, u32::MAX).0;
         drop(self.index);
-        entries.sort_by_key(|entry| entry.used_at);
+        // The protected last, or the first of them would be too large a share of what is there by then.
+        entries.sort_by_key(|entry| (entry.is_protected(), entry.used_at));
         let mut live: Vec<u32> = entries.iter().filter_map(segment_of).collect();
         live.sort_unstable();
         live.dedup();
@@ -605,6 +652,7 @@ impl Loaded {
                     stored: 0,
                 })
                 .collect(),
+            uses: Vec::new(),
         };
         for mut entry in entries {
             if let Place::Segment(id, offset) = entry.place() {
@@ -627,7 +675,7 @@ impl Loaded {
 
 /// The index that a log gives.
 pub(crate) fn index_of(log: &[u8]) -> Index {
-    let mut loaded = Loaded::default();
+    let mut loaded = Loaded::new();
     crate::journal::replay(log, |record| loaded.apply(record));
     loaded.index
 }

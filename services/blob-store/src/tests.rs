@@ -561,3 +561,129 @@ fn old_blobs_go_by_age() {
         store.stats().blobs == 1
     });
 }
+
+#[test]
+fn frames_that_fit_are_kept_as_they_came() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let pack = |bytes: &[u8]| zstd::bulk::compress(bytes, 15).expect("compresses");
+    for len in [1000, SMALL - 1, SMALL, FRAME, 2 * FRAME, 2 * FRAME + 9, 700_000] {
+        let bytes = content(2, len);
+        let key = Key::sha256(&bytes);
+        let mut upload = store.upload(key, Content::Sha256, SpaceId(0), Some(len as u64), len as u64);
+        let mut sent = Vec::new();
+        for part in bytes.chunks(FRAME) {
+            let frame = pack(part);
+            upload.write_frame(part, &frame).expect("takes");
+            sent.extend(frame);
+        }
+        upload.commit().expect("stores");
+        let blob = Arc::new(store.get(&key).expect("reads").expect("is there"));
+        assert!(collect(blob.from(0, Encoding::Zstd)) == sent, "{len}: not compressed again");
+        assert!(must_read(&store, &key) == bytes, "{len}");
+        assert!(collect(blob.range(len as u64 / 2, len as u64)) == bytes[len / 2..], "{len}");
+    }
+}
+
+#[test]
+fn frames_that_do_not_fit_are_made_anew() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let mut rng = SmallRng::seed_from_u64(5);
+    for round in 0..60 {
+        let bytes = content(4 + round % 2, rng.random_range(1..5 * FRAME));
+        let key = Key::sha256(&bytes);
+        let len = bytes.len() as u64;
+        let mut upload = store.upload(key, Content::Sha256, SpaceId(0), Some(len), len);
+        // Frames of any size, some of exactly one, with plain bytes between.
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let wanted = if rng.random_bool(0.4) {
+                FRAME
+            } else {
+                rng.random_range(1..2 * FRAME)
+            };
+            let (now, later) = rest.split_at(wanted.min(rest.len()));
+            match rng.random_bool(0.7) {
+                true => upload.write_frame(now, &zstd::bulk::compress(now, 3).expect("compresses")),
+                false => upload.write(now),
+            }
+            .expect("takes");
+            rest = later;
+        }
+        upload.commit().expect("stores");
+        assert!(must_read(&store, &key) == bytes, "round {round}");
+        let blob = Arc::new(store.get(&key).expect("reads").expect("is there"));
+        let from = rng.random_range(0..len);
+        assert!(collect(blob.range(from, len)) == bytes[from as usize..], "round {round}");
+    }
+    assert!(store.verify().expect("verifies").is_clean());
+}
+
+#[test]
+fn copies_are_checked_and_give_way_to_what_is_there() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let key = Key::named(&["name"]);
+    let check = xxhash_rust::xxh3::xxh3_64(b"copy");
+    let copy = |bytes: &[u8], check| {
+        let mut upload = store.upload(key, Content::Named, SpaceId(0), None, 100);
+        upload.set_check(check);
+        upload.set_keeps_existing(true);
+        upload.write(bytes)?;
+        upload.commit()
+    };
+    assert!(matches!(copy(b"cope", check), Err(Error::Damaged)));
+    assert_eq!(store.peek(&key), Presence::Absent);
+    copy(b"copy", check).expect("stores");
+    assert_eq!(must_read(&store, &key), b"copy");
+    store.put(key, Content::Named, SpaceId(0), b"newer").expect("stores");
+    copy(b"copy", check).expect("is nothing to do");
+    assert_eq!(must_read(&store, &key), b"newer");
+}
+
+#[test]
+fn a_kill_loses_no_use_that_the_journal_was_told_of() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let all = fill(&store, 0..60);
+    let kept: Vec<Key> = all.keys().copied().step_by(3).collect();
+    for key in &kept {
+        must_read(&store, key);
+    }
+    store.inner().note_uses().expect("writes");
+    drop(store); // as a kill leaves it
+    let store = open(dir.path());
+    // Evicted one by one, those that were used go last.
+    let mut order = Vec::new();
+    let mut state = store.inner().state.lock();
+    while let Some(victim) = state.index.victim().map(|entry| entry.key) {
+        state.index.remove(&victim);
+        order.push(victim);
+    }
+    drop(state);
+    assert_eq!(order.len(), all.len());
+    let last: std::collections::BTreeSet<Key> = order[all.len() - kept.len()..].iter().copied().collect();
+    assert_eq!(last, kept.into_iter().collect());
+}
+
+#[test]
+fn often_read_content_is_read_from_memory_and_stays_right() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let bytes = content(2, 700_000);
+    let key = must_put(&store, &bytes);
+    must_read(&store, &key);
+    assert_eq!(store.stats().hot, 0, "once is not often");
+    must_read(&store, &key);
+    assert!(store.stats().hot >= bytes.len() as u64);
+    assert!(must_read(&store, &key) == bytes);
+    let name = Key::named(&["name"]);
+    for n in 0..5 {
+        let bytes = content(2 * n, 50_000);
+        store.put(name, Content::Named, SpaceId(0), &bytes).expect("stores");
+        for _ in 0..3 {
+            assert!(must_read(&store, &name) == bytes, "never what was there before");
+        }
+    }
+}

@@ -243,7 +243,7 @@ impl Upload {
     fn is_there(&self) -> bool {
         let mut state = self.store.state.lock();
         let is_there = state.index.get(&self.key).is_some_and(|entry| !entry.is_suspect());
-        is_there && state.index.touch(&self.key, now()).is_some()
+        is_there && state.touch(&self.key).is_some()
     }
 
     fn entry(&self, place: Place, form: Form, stored: u64) -> Entry {

@@ -98,7 +98,7 @@ section! { "store",
         /// `never`: an upload is answered once the system has it, so a power cut may lose it, never damage it. `always`: once the disk has
         /// it. Fixed at start.
         pub sync: Sync = Sync::Never,
-        /// Largest blob; also what a compressed upload may grow to. Fixed at start.
+        /// Largest blob; also what a compressed upload may grow to. Bound 1B to 1TiB. Fixed at start.
         pub blob_max: ByteSize = ByteSize::gib(4),
         /// zstd level at rest. Bound 1 to 19. Fixed at start.
         pub zstd_level: i32 = 1,
@@ -355,6 +355,9 @@ impl StoreConfig {
                 self.size_soft, self.size_max
             )
         });
+        faults.wanted((1..=1 << 40).contains(&self.blob_max.0), || {
+            format!("store.blob-max = {}: wanted 1B to 1TiB", self.blob_max)
+        });
         faults.wanted((1..=19).contains(&self.zstd_level), || {
             format!("store.zstd-level = {}: wanted 1 to 19", self.zstd_level)
         });
@@ -382,7 +385,10 @@ impl FerriteConfig {
     fn validate(&self, faults: &mut Faults) {
         faults.tier("ferrite", &self.limits());
         faults.wanted(self.ttl.0.is_zero() || self.api != FerriteApi::V1, || {
-            format!("ferrite.ttl = {}: wanted ferrite.api = \"v1ttl\" or \"v2\", as the cluster has it", self.ttl)
+            format!(
+                "ferrite.ttl = {}: wanted ferrite.api = \"v1ttl\" or \"v2\", as the cluster has it",
+                self.ttl
+            )
         });
         faults.wanted(self.ttl.0.is_zero() || self.ttl >= Span::secs(3600), || {
             format!("ferrite.ttl = {}: wanted 0s, or at least 1h", self.ttl)

@@ -43,8 +43,15 @@ pub fn http_path(data: &[u8]) {
 }
 
 fn check_target(target: &Target) {
-    let is_sound = |text: &str| text.split('/').all(|part| part != ".." && part != "." && part.bytes().all(|byte| byte.is_ascii_graphic()));
-    assert!(target.instance.len() <= 200 && is_sound(&target.instance), "instance {:?}", target.instance);
+    let is_sound = |text: &str| {
+        text.split('/')
+            .all(|part| part != ".." && part != "." && part.bytes().all(|byte| byte.is_ascii_graphic()))
+    };
+    assert!(
+        target.instance.len() <= 200 && is_sound(&target.instance),
+        "instance {:?}",
+        target.instance
+    );
     if let What::Blob { name, .. } = &target.what {
         assert!(!name.is_empty() && is_sound(name) && !name.contains('\\'), "name {name:?}");
     }
@@ -65,7 +72,9 @@ pub fn http_headers(data: &[u8]) {
         let takes_zstd = headers::accepts_zstd(&value);
         assert!(!takes_zstd || codings.windows(4).any(|four| four == b"zstd"));
     }
-    let Ok(value) = HeaderValue::from_bytes(credentials) else { return };
+    let Ok(value) = HeaderValue::from_bytes(credentials) else {
+        return;
+    };
     const TEXT: &str = "[access]\nanonymous = \"read\"\n[[access.users]]\nname = \"ci\"\npassword = \"p\"\nrole = \"write\"\n\
                 [[access.users]]\nname = \"boss\"\ntoken = \"t\"\nrole = \"admin\"\n";
     thread_local! {
@@ -133,8 +142,18 @@ mod tests {
     #[test]
     fn any_path_is_refused_or_read_the_same_however_it_is_escaped() {
         let corpus = corpus(&[
-            "/cas/HEX", "/ci/main/ac/HEX", "/gradle/0123456789abcdef", "/ci/gradle/01", "/dav/a/b/c/HEX", "/dav/.sccache_check", "/x/ccache/ab/cdef",
-            "/maven/v1/org.x/y/0a1b/buildinfo.xml", "/v8/artifacts/0123456789abcdef?teamId=t&slug=s", "/v8/artifacts/status", "/v1/cache/123456", "/dav/%61b/",
+            "/cas/HEX",
+            "/ci/main/ac/HEX",
+            "/gradle/0123456789abcdef",
+            "/ci/gradle/01",
+            "/dav/a/b/c/HEX",
+            "/dav/.sccache_check",
+            "/x/ccache/ab/cdef",
+            "/maven/v1/org.x/y/0a1b/buildinfo.xml",
+            "/v8/artifacts/0123456789abcdef?teamId=t&slug=s",
+            "/v8/artifacts/status",
+            "/v1/cache/123456",
+            "/dav/%61b/",
         ]);
         corpus.iter().for_each(|input| {
             let text = std::str::from_utf8(input).expect("text");
@@ -157,8 +176,14 @@ mod tests {
     #[test]
     fn any_resource_name_is_refused_or_can_be_written() {
         let corpus = corpus(&[
-            "blobs/HEX/3", "a/b/blobs/HEX/3", "x/compressed-blobs/zstd/HEX/3", "blobs/blake3/HEX/3", "compressed-blobs/zstd/blake3/HEX/3",
-            "uploads/0-0/blobs/HEX/3/more", "a/uploads/0-0/compressed-blobs/zstd/HEX/9223372036854775807", "uploads/blobs/uploads/0/blobs/HEX/1",
+            "blobs/HEX/3",
+            "a/b/blobs/HEX/3",
+            "x/compressed-blobs/zstd/HEX/3",
+            "blobs/blake3/HEX/3",
+            "compressed-blobs/zstd/blake3/HEX/3",
+            "uploads/0-0/blobs/HEX/3/more",
+            "a/uploads/0-0/compressed-blobs/zstd/HEX/9223372036854775807",
+            "uploads/blobs/uploads/0/blobs/HEX/1",
         ]);
         run(5, 40_000, &corpus, resource_name);
     }
@@ -173,7 +198,11 @@ mod tests {
             written: 2,
         };
         let inline = [&head.encode()[..], b"\0abc"].concat();
-        let chunked = Head { form: blob_store::Form::Zstd, stored: 3 << 20, ..head };
+        let chunked = Head {
+            form: blob_store::Form::Zstd,
+            stored: 3 << 20,
+            ..head
+        };
         let chunked = [&chunked.encode()[..], &[1], &[9; 16], &3u32.to_be_bytes()].concat();
         assert!(read_record(&inline).is_ok() && read_record(&chunked).is_ok());
         run(6, 40_000, &[inline, chunked], tier_record);

@@ -85,11 +85,15 @@ impl Service {
         let method = call.request.method().clone();
         let is_tree = matches!(call.target.protocol, Protocol::Dav | Protocol::Ccache | Protocol::Maven);
         match (&call.target.what, method) {
-            (What::Blob { key, content, .. }, Method::GET | Method::HEAD) => self.get(&call, call.target.id(*key, *content)).await,
+            (What::Blob { key, content, .. }, Method::GET | Method::HEAD) => {
+                self.get(&call, call.target.id(*key, *content)).await
+            }
             (What::Action(key), Method::GET | Method::HEAD) => self.get_action(&call, call.target.id(*key, Content::Named)).await,
             (What::Blob { key, content, .. }, Method::PUT) => self.put(call, *key, *content).await,
             (What::Action(key), Method::PUT) => self.put(call, *key, Content::Named).await,
-            (What::Blob { key, content, .. }, Method::DELETE) if is_tree => self.delete(&call, call.target.id(*key, *content)).await,
+            (What::Blob { key, content, .. }, Method::DELETE) if is_tree => {
+                self.delete(&call, call.target.id(*key, *content)).await
+            }
             (What::TurboStatus | What::TurboEvents | What::TurboQuery, _) => self.turbo(call).await,
             (_, method) if is_tree => self.dav(&call, &method).await,
             _ => Ok(status(StatusCode::METHOD_NOT_ALLOWED)),

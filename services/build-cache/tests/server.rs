@@ -8,7 +8,7 @@ use std::process::Command;
 
 use blob_store::Key;
 use build_cache::proto::bytestream::byte_stream_client::ByteStreamClient;
-use build_cache::proto::bytestream::{ReadRequest, WriteRequest};
+use build_cache::proto::bytestream::{QueryWriteStatusRequest, ReadRequest, WriteRequest};
 use build_cache::proto::reapi::action_cache_client::ActionCacheClient;
 use build_cache::proto::reapi::capabilities_client::CapabilitiesClient;
 use build_cache::proto::reapi::content_addressable_storage_client::ContentAddressableStorageClient;
@@ -287,6 +287,80 @@ async fn the_remote_execution_api_works_end_to_end() {
         read[1].status.as_ref().map(|status| status.code),
         Some(tonic::Code::NotFound as i32)
     );
+}
+
+#[test]
+fn what_comes_as_zstd_is_kept_as_it_came_where_ranges_stay_cheap() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = start(dir.path(), &[]);
+    let pack = |bytes: &[u8]| zstd::bulk::compress(bytes, 15).expect("compresses");
+    let frames = |bytes: &[u8]| bytes.chunks(128 << 10).flat_map(pack).collect::<Vec<u8>>();
+    let (small, large) = (noise(2, 20_000), noise(4, 900_000));
+    for (body, packed, is_kept) in [
+        (&small, pack(&small), true),
+        (&large, frames(&large), true),
+        (&large[..800_000].to_vec(), pack(&large[..800_000]), false),
+    ] {
+        let path = format!("/cas/{}", Key::sha256(body));
+        assert_eq!(server.call("PUT", &path, &[("content-encoding", "zstd")], &packed).0, 200);
+        let got = server.call("GET", &path, &[("accept-encoding", "zstd")], b"").2;
+        assert_eq!(got == packed, is_kept, "{} bytes", body.len());
+        assert!(zstd::stream::decode_all(&got[..]).expect("is zstd") == *body);
+        assert!(server.call("GET", &path, &[], b"").2 == *body);
+        let range = server.call("GET", &path, &[("range", "bytes=15000-15999")], b"").2;
+        assert!(range == body[15_000..16_000]);
+    }
+}
+
+#[tokio::test]
+async fn an_upload_that_broke_off_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("c.toml");
+    let text = "[[access.users]]\nname = \"boss\"\ntoken = \"boss\"\nrole = \"admin\"\n";
+    std::fs::write(&config, text).expect("writes");
+    let server = start(&dir.path().join("d"), &["--config", config.to_str().expect("text")]);
+    let mut streams = ByteStreamClient::connect(server.url()).await.expect("connects");
+    let body = noise(4, 1_500_000);
+    let packed = zstd::bulk::compress(&body, 1).expect("compresses");
+    for (kind, sent) in [("blobs", &body), ("compressed-blobs/zstd", &packed)] {
+        let name = format!("ci/uploads/some-id/{kind}/{}/{}", Key::sha256(&body), body.len());
+        let part = |start: usize, end: usize| WriteRequest {
+            resource_name: name.clone(),
+            write_offset: start as i64,
+            finish_write: end == sent.len(),
+            data: Bytes::copy_from_slice(&sent[start..end]),
+        };
+        let middle = sent.len() / 2;
+        // The stream ends before the upload does.
+        let broken = streams
+            .write(tokio_stream::iter(vec![part(0, 1000), part(1000, middle)]))
+            .await;
+        assert_eq!(broken.expect_err("is not whole").code(), tonic::Code::InvalidArgument);
+        let query = QueryWriteStatusRequest {
+            resource_name: name.clone(),
+        };
+        let status = streams.query_write_status(query.clone()).await.expect("answers").into_inner();
+        assert_eq!((status.committed_size, status.complete), (middle as i64, false), "{kind}");
+        let gap = streams.write(tokio_stream::iter(vec![part(middle + 1, sent.len())])).await;
+        assert_eq!(gap.expect_err("is a gap").code(), tonic::Code::OutOfRange);
+        let stranger = QueryWriteStatusRequest {
+            resource_name: name.replace("some-id", "another"),
+        };
+        let status = streams.query_write_status(stranger).await.expect("answers").into_inner();
+        assert_eq!(status.committed_size, 0, "another upload");
+        let rest = streams
+            .write(tokio_stream::iter(vec![part(middle, sent.len())]))
+            .await
+            .expect("stores");
+        assert_eq!(rest.into_inner().committed_size, sent.len() as i64);
+        let status = streams.query_write_status(query).await.expect("answers").into_inner();
+        assert_eq!((status.committed_size, status.complete), (body.len() as i64, true));
+        let path = format!("/cas/{}", Key::sha256(&body));
+        assert!(server.call("GET", &path, &[], b"").2 == body, "{kind}");
+        // Once more, by the other way.
+        let boss = ("authorization", "Bearer boss");
+        assert_eq!(server.call("DELETE", &format!("/admin/key{path}"), &[boss], b"").0, 200);
+    }
 }
 
 /// Kills the process in the middle of uploads and reads, again and again; then every byte is read. `FERRITE_KILLS` sets how often.

@@ -95,7 +95,10 @@ fn two_servers_share(site: &Site) {
     must_get_all(&b);
     let (_, fields, _) = b.call("GET", "/ci/v8/artifacts/ff?slug=t", &[], b"");
     assert_eq!(fields["x-artifact-tag"], "signed", "headers come along");
-    assert!(figure(&b, "hits") >= 21 && figure(&b, "sent") == 0, "fetched, and not sent back");
+    assert!(
+        figure(&b, "hits") >= 21 && figure(&b, "sent") == 0,
+        "fetched, and not sent back"
+    );
     let hits = figure(&b, "hits");
     must_get_all(&b);
     assert_eq!(figure(&b, "hits"), hits, "what was fetched is kept");
@@ -212,7 +215,11 @@ fn damage_in_a_tier_is_a_miss_and_goes() {
     assert!(figure(&b, "damaged") as usize > all.len() / 2);
     assert_eq!(figure(&b, "up"), 1, "damage is no outage");
     let left = files(&tier).len();
-    assert!(left <= all.len() - figure(&b, "damaged") as usize, "{left} of {} left", all.len());
+    assert!(
+        left <= all.len() - figure(&b, "damaged") as usize,
+        "{left} of {} left",
+        all.len()
+    );
 }
 
 #[test]
@@ -283,7 +290,10 @@ async fn a_result_counts_as_whole_where_a_tier_has_its_blobs() {
         ..Default::default()
     };
     let mut actions = ActionCacheClient::connect(b.url()).await.expect("connects");
-    assert_eq!(actions.get_action_result(get("ci")).await.expect("a hit").into_inner(), result);
+    assert_eq!(
+        actions.get_action_result(get("ci")).await.expect("a hit").into_inner(),
+        result
+    );
     let other = actions.get_action_result(get("elsewhere")).await.expect_err("apart");
     assert_eq!(other.code(), tonic::Code::NotFound);
     // Without its blob the result is held back, by a server that has neither.
@@ -307,7 +317,9 @@ const NODE: &str = "FERRITE_NODE_CONFIG";
 
 impl Node {
     fn new(dir: &Path, api: &str) -> Node {
-        let held: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+        let held: Vec<TcpListener> = (0..2)
+            .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
+            .collect();
         let [pd, store] = [0, 1].map(|at: usize| held[at].local_addr().expect("bound"));
         let text = format!(
             "[server]\naddr = \"{store}\"\nstatus-addr = \"\"\napi-version = \"{api}\"\ndata-dir = \"{}\"\n[pd]\naddr = \"{pd}\"\n",
@@ -323,7 +335,9 @@ impl Node {
 
     fn start(&mut self) {
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
-        command.args(["--exact", "a_node_runs_where_it_is_asked_for"]).env(NODE, &self.config);
+        command
+            .args(["--exact", "a_node_runs_where_it_is_asked_for"])
+            .env(NODE, &self.config);
         self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts"));
     }
 

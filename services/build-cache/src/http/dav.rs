@@ -13,7 +13,8 @@ impl Service {
         let path = call.request.uri().path();
         match (method.as_str(), &call.target.what) {
             ("PROPFIND", What::Folder) => Ok(found(path, None)),
-            ("PROPFIND", What::Blob { key, content, .. }) => match self.cache.renew(&[call.target.id(*key, *content)]).await?[..] {
+            ("PROPFIND", What::Blob { key, content, .. }) => match self.cache.renew(&[call.target.id(*key, *content)]).await?[..]
+            {
                 [Some(len)] => Ok(found(path, Some(len))),
                 _ => Err(Error::NotFound),
             },

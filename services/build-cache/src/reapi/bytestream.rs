@@ -43,7 +43,11 @@ impl ByteStream for Reapi {
         }
         let meter = self.meter(&resource.instance);
         let begin = MonoTime::now();
-        let found = self.cache.open(resource.id()).await?.filter(|blob| blob.len() == resource.len);
+        let found = self
+            .cache
+            .open(resource.id())
+            .await?
+            .filter(|blob| blob.len() == resource.len);
         let Some(blob) = found else {
             meter.misses.inc();
             return Err(Error::NotFound.into());
@@ -143,8 +147,12 @@ impl Reapi {
             (offset, Some(incoming)) if offset == incoming.received() as i64 => incoming,
             (_, parked) => {
                 // Back to where it was, for a client that asks how far it came.
-                parked.into_iter().for_each(|incoming| drop(Running::new(&self.parked, name.clone(), incoming)));
-                return Err(Status::out_of_range("the upload is not at this offset; ask QueryWriteStatus, or start at 0"));
+                parked
+                    .into_iter()
+                    .for_each(|incoming| drop(Running::new(&self.parked, name.clone(), incoming)));
+                return Err(Status::out_of_range(
+                    "the upload is not at this offset; ask QueryWriteStatus, or start at 0",
+                ));
             }
         };
         let start = incoming.received();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base::WallTime;
 use blob_store::{Content, Key};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use client::{Api, ClientOptions, Keyspace, KeyRange, RawClient};
+use client::{Api, ClientOptions, KeyRange, Keyspace, RawClient};
 use futures::{StreamExt as _, TryStreamExt as _};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
@@ -170,7 +170,11 @@ impl Ferrite {
         }
         let mut expected = known;
         for _ in 0..RACES_MAX {
-            let swap = self.client().await?.compare_and_swap(key.clone(), expected.clone(), Some(record.clone())).await?;
+            let swap = self
+                .client()
+                .await?
+                .compare_and_swap(key.clone(), expected.clone(), Some(record.clone()))
+                .await?;
             if swap.done {
                 if let Some(old) = expected {
                     self.remove_chunks(id, &old).await?;
@@ -371,7 +375,13 @@ mod tests {
         chunked.extend([9; 16]);
         chunked.extend(3u32.to_be_bytes());
         let (_, place) = decode(&chunked.clone().into()).expect("a record");
-        assert_eq!(place, Place::Chunks { upload: [9; 16], count: 3 });
+        assert_eq!(
+            place,
+            Place::Chunks {
+                upload: [9; 16],
+                count: 3
+            }
+        );
         for (at, value) in [(Head::LEN, 2), (Head::LEN + 20, 4)] {
             let mut wrong = chunked.clone();
             wrong[at] = value;

@@ -481,7 +481,9 @@ impl Lane {
                 }
                 let told = base::log::chain(&error);
                 match changed {
-                    true => tracing::warn!(tier = self.tier.kind(), act, error = %told, "the tier failed: left alone for a while"),
+                    true => {
+                        tracing::warn!(tier = self.tier.kind(), act, error = %told, "the tier failed: left alone for a while")
+                    }
                     false => tracing::debug!(tier = self.tier.kind(), act, error = %told, "the tier failed"),
                 }
                 None

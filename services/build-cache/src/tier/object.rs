@@ -11,7 +11,8 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::path::Path;
 use object_store::{
-    ClientOptions, GetOptions, GetRange, MultipartUpload as _, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, PutPayload, RetryConfig,
+    ClientOptions, GetOptions, GetRange, MultipartUpload as _, ObjectStore, ObjectStoreExt as _, ObjectStoreScheme, PutPayload,
+    RetryConfig,
 };
 use url::Url;
 
@@ -86,7 +87,9 @@ impl Objects {
         let mut upload = match self.store.put_multipart(path).await {
             Ok(upload) => upload,
             // Plain HTTP servers take a body whole or not at all.
-            Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => return Err(Error::TooLarge),
+            Err(object_store::Error::NotImplemented { .. } | object_store::Error::NotSupported { .. }) => {
+                return Err(Error::TooLarge);
+            }
             Err(error) => return Err(error.into()),
         };
         let mut part = vec![Bytes::copy_from_slice(&head.encode())];
