@@ -37,7 +37,10 @@ pub(crate) fn run(inner: &Arc<Inner>, sweep: bool) {
     while !inner.stop.is_stopped() {
         match folders.next() {
             Some(folder) => sweep_folder(inner, folder),
-            None => inner.usage.wait(ROUND),
+            None => {
+                inner.note_swept();
+                inner.usage.wait(ROUND);
+            }
         }
         if inner.stop.is_stopped() {
             return;

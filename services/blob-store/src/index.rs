@@ -60,7 +60,7 @@ pub struct Entry {
     pub used_at: u32,
     /// Who uploaded it: a number of the store's table of spaces.
     pub space: u16,
-    /// [`Form`], suspect, protected, noted: a bit each.
+    /// [`Form`], suspect, protected, noted, read: a bit each.
     flags: u8,
 }
 
@@ -68,6 +68,7 @@ const ZSTD: u8 = 1;
 const SUSPECT: u8 = 2;
 const PROTECTED: u8 = 4;
 const NOTED: u8 = 8;
+const READ: u8 = 16;
 
 impl Entry {
     pub fn new(key: Key, place: Place, form: Form) -> Entry {
@@ -108,6 +109,11 @@ impl Entry {
     /// Whether the journal will be told of a use.
     pub(crate) fn is_noted(&self) -> bool {
         self.flags & NOTED != 0
+    }
+
+    /// Whether it was used since the start.
+    pub(crate) fn was_used(&self) -> bool {
+        self.flags & READ != 0
     }
 
     pub(crate) fn set_noted(&mut self, on: bool) {
@@ -255,6 +261,7 @@ impl Index {
         let entry = &mut self.slot_mut(slot).entry;
         entry.used_at = now;
         entry.set_protected(true);
+        entry.set(READ, true);
         self.link(slot);
         self.balance();
         Some((before, self.slot(slot).entry))

@@ -100,6 +100,8 @@ pub(crate) struct Inner {
     /// Files with this id or a higher one were made since the start.
     first_file: u64,
     poisoned: AtomicBool,
+    /// Whether files that a crash left were looked for.
+    swept: AtomicBool,
     /// Holds the lock on the folder.
     _lock: File,
 }
@@ -180,6 +182,7 @@ impl Store {
             next_file: AtomicU64::new(first_file),
             first_file,
             poisoned: AtomicBool::new(false),
+            swept: AtomicBool::new(was_clean),
             _lock: lock,
         });
         let work = inner.clone();
@@ -409,7 +412,7 @@ impl Inner {
         Some(Found {
             entry,
             source,
-            is_popular: is_use && before.is_protected(),
+            is_popular: is_use && before.was_used(),
         })
     }
 
@@ -441,6 +444,17 @@ impl Inner {
     /// Whether a file was made since the start.
     pub(crate) fn is_new_file(&self, id: u64) -> bool {
         id >= self.first_file
+    }
+
+    pub(crate) fn note_swept(&self) {
+        self.swept.store(true, Ordering::Release);
+    }
+
+    /// Waits until the deleter has looked for what a crash left, or stops.
+    pub(crate) fn wait_swept(&self) {
+        while !self.swept.load(Ordering::Acquire) && !self.stop.is_stopped() {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn check_poison(&self) -> Result<(), Error> {

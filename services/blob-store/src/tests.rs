@@ -687,3 +687,28 @@ fn often_read_content_is_read_from_memory_and_stays_right() {
         }
     }
 }
+
+#[test]
+fn an_upload_that_pauses_holds_nothing_and_goes_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = open(dir.path());
+    let mut rng = SmallRng::seed_from_u64(8);
+    for round in 0..40 {
+        let bytes = content(round, rng.random_range(1..6 * FRAME));
+        let key = Key::sha256(&bytes);
+        let mut upload = store.upload(key, Content::Sha256, SpaceId(0), Some(bytes.len() as u64), 1 << 20);
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rng.random_range(1..=rest.len().min(FRAME)));
+            upload.write(now).expect("takes");
+            rest = later;
+            if rng.random_bool(0.7) {
+                upload.park().expect("parks");
+                assert!(upload.buffered() < SMALL, "round {round}");
+            }
+        }
+        upload.commit().expect("stores");
+        assert!(must_read(&store, &key) == bytes, "round {round}");
+    }
+    assert!(store.verify().expect("verifies").is_clean());
+}

@@ -48,6 +48,8 @@ struct Spill {
     id: u64,
     form: Form,
     written: u64,
+    /// Bytes behind those, of the buffer of an upload that pauses.
+    parked: usize,
     sizes: Vec<u32>,
 }
 
@@ -109,6 +111,11 @@ impl Upload {
         self.len
     }
 
+    #[cfg(test)]
+    pub(crate) fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -129,7 +136,7 @@ impl Upload {
 
     /// Whether the next bytes start a frame of the layout at rest: then [`Upload::write_frame`] may take them.
     pub fn is_aligned(&self) -> bool {
-        self.buffer.is_empty()
+        self.buffer.is_empty() && self.file.as_ref().is_none_or(|spill| spill.parked == 0)
     }
 
     /// Takes the next bytes of the content together with a zstd frame that holds exactly them, which the caller saw decoded. It is kept as
@@ -144,6 +151,35 @@ impl Upload {
         self.spill_full()
     }
 
+    /// For an upload whose client pauses: puts what is buffered of a larger blob behind what is written of it, until more comes. The file
+    /// stays within the room taken for it.
+    pub fn park(&mut self) -> Result<(), Error> {
+        let Some(spill) = &mut self.file else { return Ok(()) };
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        // It would take as much memory as what it spares; the content is compressed instead.
+        self.frame = None;
+        let parked = spill.file.write_all_at(&buffer, spill.written);
+        parked.map_err(Error::io("write a blob"))?;
+        spill.parked = buffer.len();
+        Ok(())
+    }
+
+    fn unpark(&mut self) -> Result<(), Error> {
+        let Some(spill) = self.file.as_mut().filter(|spill| spill.parked > 0) else {
+            return Ok(());
+        };
+        let mut buffer = Vec::with_capacity(FRAME);
+        buffer.resize(spill.parked, 0);
+        let read = spill.file.read_exact_at(&mut buffer, spill.written);
+        read.map_err(Error::io("read a blob"))?;
+        spill.parked = 0;
+        self.buffer = buffer;
+        Ok(())
+    }
+
     /// Counts, hashes and makes room.
     fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.store.check_poison()?;
@@ -152,6 +188,7 @@ impl Upload {
             return Err(Error::TooLarge { max: self.len_max });
         }
         self.take_room()?;
+        self.unpark()?;
         self.hasher.update(bytes);
         self.check.update(bytes);
         Ok(())
@@ -290,6 +327,7 @@ impl Upload {
     }
 
     fn finish_in_file(&mut self) -> Result<Entry, Error> {
+        self.unpark()?;
         if !self.buffer.is_empty() {
             self.spill()?;
         }
@@ -298,6 +336,8 @@ impl Upload {
             let table = Table::from_sizes(&spill.sizes).encode(self.len);
             spill.append(&table).map_err(Error::io("write a blob"))?;
         }
+        // What was parked may have reached further than what took its place.
+        spill.file.set_len(spill.written).map_err(Error::io("write a blob"))?;
         let path = self.store.file_path(&self.key, spill.id);
         self.store.guard(spill.publish(&path, self.store.is_synced()))?;
         self.room.hand_over(file_cost(spill.written));
@@ -309,13 +349,16 @@ impl Spill {
     fn create(store: &Inner, form: Form) -> Result<Spill, Error> {
         let id = store.next_file();
         let path = store.config.dir.join("tmp").join(format!("{id:x}"));
-        let file = File::create_new(&path).map_err(Error::io("make a file for an upload"))?;
+        let mut options = File::options();
+        let file = options.read(true).write(true).create_new(true).open(&path);
+        let file = file.map_err(Error::io("make a file for an upload"))?;
         Ok(Spill {
             file,
             path,
             id,
             form,
             written: 0,
+            parked: 0,
             sizes: Vec::new(),
         })
     }

@@ -2,6 +2,7 @@
 //! looked for in the tiers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{MonoTime, Span};
 use blob_store::{Blob, Content, FRAME, Key, Presence, SpaceId, Store, Upload};
@@ -17,6 +18,8 @@ use crate::tier::{Id, OwnedId, Tiers};
 /// Bytes gathered before a blocking thread hashes and compresses them: a hop is then below 2 % of the work, and a thousand uploads whose
 /// clients pause hold 64 MiB at most.
 const BATCH: usize = 64 << 10;
+/// A client that sends nothing for this long has the memory of its upload taken until it does.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Whole uploads up to this are handled on the spot: about 50 µs, less than a thread's hop and wake-up are worth.
 const QUICK: usize = 16 << 10;
 /// Blobs looked up on the spot; more go to a blocking thread.
@@ -62,10 +65,19 @@ pub struct Pace {
 impl Pace {
     /// Waits for the next part of a body that began at `start` and brought `got` bytes so far.
     pub async fn next<T>(&self, start: MonoTime, got: u64, part: impl Future<Output = T>) -> Result<T, Error> {
+        self.check(start, got)?;
+        self.wait(part).await
+    }
+
+    fn check(&self, start: MonoTime, got: u64) -> Result<(), Error> {
         let lasted = MonoTime::now().since(start);
-        if lasted > self.idle.0 && got < lasted.as_secs() * self.rate_min {
-            return Err(Error::Slow);
+        match lasted > self.idle.0 && got < lasted.as_secs() * self.rate_min {
+            true => Err(Error::Slow),
+            false => Ok(()),
         }
+    }
+
+    async fn wait<T>(&self, part: impl Future<Output = T>) -> Result<T, Error> {
         tokio::time::timeout(self.idle.0, part).await.map_err(|_| Error::Slow)
     }
 }
@@ -298,6 +310,32 @@ impl Incoming {
         !self.is_torn
     }
 
+    /// Waits for the next part of the body, as [`Pace::next`]; holds little while the client pauses.
+    pub async fn next<T>(&mut self, start: MonoTime, got: u64, part: impl Future<Output = T>) -> Result<T, Error> {
+        let pace = self.cache.pace;
+        pace.check(start, got)?;
+        let mut part = std::pin::pin!(part);
+        if let Ok(part) = tokio::time::timeout(PAUSE, part.as_mut()).await {
+            return Ok(part);
+        }
+        self.park().await?;
+        pace.wait(part).await
+    }
+
+    /// Puts what is held in memory to disk, for a blob that will be a file.
+    async fn park(&mut self) -> Result<(), Error> {
+        let is_large = self.upload.is_some() || self.pending_bytes > QUICK;
+        // What is decoded has a bound of its own.
+        if self.decoder.is_some() || !is_large {
+            return Ok(());
+        }
+        self.is_torn = true;
+        let taken = self.take();
+        self.upload = Some(blocking(move || taken.write_and_park()).await?);
+        self.is_torn = false;
+        Ok(())
+    }
+
     /// Takes the next bytes of the body.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Error> {
         self.received += bytes.len() as u64;
@@ -383,6 +421,12 @@ struct Batch {
 }
 
 impl Batch {
+    fn write_and_park(self) -> Result<Box<Upload>, Error> {
+        let (mut upload, _no_decoder) = self.write()?;
+        upload.park()?;
+        Ok(upload)
+    }
+
     fn write(mut self) -> Result<(Box<Upload>, Option<Zstd>), Error> {
         for piece in &self.pieces {
             match &mut self.decoder {

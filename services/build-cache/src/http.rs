@@ -168,7 +168,7 @@ impl Service {
         let (parts, mut body) = request.into_parts();
         let stored = match self.begin(caller, target, &parts.headers, key, content).await {
             Ok(mut incoming) => {
-                let received = receive(&self.cache, start, &mut body, &mut incoming).await;
+                let received = receive(start, &mut body, &mut incoming).await;
                 meter.bytes_in.inc_by(incoming.received());
                 match received {
                     Ok(()) => incoming.finish().await,
@@ -225,12 +225,12 @@ impl Service {
 }
 
 /// Hands a body to an upload, part by part.
-async fn receive<B>(cache: &Cache, start: MonoTime, body: &mut B, incoming: &mut cache::Incoming) -> Result<(), Error>
+async fn receive<B>(start: MonoTime, body: &mut B, incoming: &mut cache::Incoming) -> Result<(), Error>
 where
     B: http_body::Body<Data = Bytes> + Unpin,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    while let Some(frame) = cache.pace.next(start, incoming.received(), body.frame()).await? {
+    while let Some(frame) = incoming.next(start, incoming.received(), body.frame()).await? {
         let frame = frame.map_err(|error| Error::Body(error.into()))?;
         if let Ok(bytes) = frame.into_data() {
             incoming.write(bytes).await?;

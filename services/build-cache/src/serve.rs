@@ -37,9 +37,9 @@ use crate::status::Pages;
 use crate::tier::Tiers;
 
 /// Headers of one request, all together; clients send a few hundred bytes.
-const HEADERS_MAX: usize = 32 << 10;
-/// What one HTTP/1 connection buffers at most.
-const BUFFER_MAX: usize = 40 << 10;
+const HEADERS_MAX: usize = 16 << 10;
+/// What one HTTP/1 connection buffers at most, of what it reads: it holds so much from its first body on.
+const BUFFER_MAX: usize = 16 << 10;
 /// Requests at once on one HTTP/2 connection; Bazel asks for a hundred.
 const STREAMS_MAX: u32 = 256;
 /// Bytes in flight on one stream, and on one connection.

@@ -250,6 +250,17 @@ fn a_tier_that_hangs_costs_little_and_is_left_alone() {
     assert_eq!(a.status("PUT", "/gradle/0000", b"stored"), 200);
     assert_eq!(a.call("GET", "/gradle/0000", &[], b"").2, b"stored");
     assert!(MonoTime::now().since(begin) < Duration::from_secs(20));
+    drop(a);
+    // From the queue, which has an end: what is beyond is not sent, and stored here all the same.
+    let bounds = "mode = \"write-back\"\nqueue-max = 5\nparallel = 2\n";
+    let site = Site::new(|_| format!("[upstream]\nurl = \"http://{addr}/x\"\ntimeout = \"200ms\"\n{bounds}"));
+    let b = site.server("b");
+    for n in 0..40 {
+        assert_eq!(b.status("PUT", &format!("/gradle/{n:04x}"), b"stored"), 200);
+        assert!(figure(&b, "queued") <= 7);
+    }
+    assert!(figure(&b, "dropped") >= 30);
+    assert_eq!(b.call("GET", "/gradle/0027", &[], b"").2, b"stored");
 }
 
 #[tokio::test]

@@ -170,7 +170,7 @@ impl Reapi {
                 break;
             }
             let got = incoming.received() - start;
-            let next = self.cache.pace.next(begin, got, parts.message()).await??;
+            let next = incoming.next(begin, got, parts.message()).await??;
             part = next.ok_or(Error::Malformed("the upload ended before it was finished"))?;
         }
         let incoming = running.finish();

@@ -209,10 +209,17 @@ impl Tier for Ferrite {
         let body = match place {
             Place::Inline(body) => futures::stream::iter([Ok(body)]).boxed(),
             Place::Chunks { upload, count } => {
-                let client = client.clone();
-                let chunks = futures::stream::iter(self.chunk_keys(id, upload, count)).map(move |key| {
-                    let client = client.clone();
-                    async move { client.get(key).await?.ok_or(Error::Damaged("a chunk is missing")) }
+                let (client, key) = (client.clone(), self.record_key(id));
+                let chunks = futures::stream::iter(self.chunk_keys(id, upload, count)).map(move |chunk| {
+                    let (client, key, record) = (client.clone(), key.clone(), record.clone());
+                    async move {
+                        match client.get(chunk).await? {
+                            Some(bytes) => Ok(bytes),
+                            // Another server may have put another record in its place, and taken the chunks of this one.
+                            None if client.get(key).await? == Some(record) => Err(Error::Damaged("a chunk is missing")),
+                            None => Err(Error::Changed),
+                        }
+                    }
                 });
                 chunks.buffered(AHEAD).boxed()
             }

@@ -461,7 +461,7 @@ impl Lane {
     /// Notes how a request went; what it gave, if it went well.
     fn note<T>(&self, act: &'static str, outcome: Result<T, Error>) -> Option<T> {
         let is_good = match &outcome {
-            Ok(_) | Err(Error::TooLarge | Error::Damaged(_) | Error::Own(_)) => true,
+            Ok(_) | Err(Error::TooLarge | Error::Damaged(_) | Error::Changed | Error::Own(_)) => true,
             Err(Error::Slow | Error::Object(_) | Error::Ferrite(_)) => false,
         };
         let changed = self.health.lock().note(is_good, MonoTime::now());

@@ -81,6 +81,9 @@ pub enum Error {
     /// What the tier has is not what was sent.
     #[error("{0}")]
     Damaged(&'static str),
+    /// It was written anew while it was read.
+    #[error("written anew meanwhile")]
+    Changed,
     /// This server could not read or keep the blob; the tier is not to blame.
     #[error("the own store")]
     Own(#[source] crate::error::Error),
