@@ -18,6 +18,10 @@ use crate::tier::{Id, OwnedId, Tiers};
 /// Bytes gathered before a blocking thread hashes and compresses them: a hop is then below 2 % of the work, and a thousand uploads whose
 /// clients pause hold 64 MiB at most.
 const BATCH: usize = 64 << 10;
+/// With more uploads than this, each gathers less, and holds nothing between two batches: what is no whole frame yet waits on disk. That
+/// costs a few percent, and a thousand uploads then hold what two hundred would.
+const CROWD: i64 = 128;
+const BATCH_IN_CROWD: usize = 32 << 10;
 /// A client that sends nothing for this long has the memory of its upload taken until it does.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Whole uploads up to this are handled on the spot: about 50 µs, less than a thread's hop and wake-up are worth.
@@ -346,16 +350,23 @@ impl Incoming {
         }
         self.pending_bytes += bytes.len();
         self.pending.push(bytes);
-        match self.pending_bytes >= BATCH {
-            true => self.write_batch().await,
+        let is_crowded = metrics::UPLOADS.get() > CROWD;
+        let batch = if is_crowded { BATCH_IN_CROWD } else { BATCH };
+        match self.pending_bytes >= batch {
+            true => self.write_batch(is_crowded).await,
             false => Ok(()),
         }
     }
 
-    async fn write_batch(&mut self) -> Result<(), Error> {
+    async fn write_batch(&mut self, parks: bool) -> Result<(), Error> {
         self.is_torn = true;
         let taken = self.take();
-        let (upload, decoder) = blocking(move || taken.write()).await?;
+        let parks = parks && taken.decoder.is_none();
+        let write = move || match parks {
+            true => taken.write_and_park().map(|upload| (upload, None)),
+            false => taken.write(),
+        };
+        let (upload, decoder) = blocking(write).await?;
         (self.upload, self.decoder) = (Some(upload), decoder);
         self.is_torn = false;
         Ok(())

@@ -92,17 +92,33 @@ pub fn http_headers(data: &[u8]) {
     }
 }
 
-/// Names of ByteStream resources: what is read can be written in one way, and is read as the same from it.
+/// Names of ByteStream resources: what is read can be written in one way, and is read as the same from it; instances may have any name.
 pub fn resource_name(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     if let Ok(resource) = parse_read(text) {
         let written = write_resource(&resource, "");
         assert_eq!(parse_read(&written).expect("what was read"), resource, "{written}");
+        must_be_within(&resource, "a/blobs", &parse_read(&format!("a/blobs/{text}")));
     }
     if let Ok(resource) = parse_write(text) {
         let written = write_resource(&resource, "uploads/0/");
         assert_eq!(parse_write(&written).expect("what was read"), resource, "{written}");
+        must_be_within(&resource, "a/b", &parse_write(&format!("a/b/{text}")));
     }
+}
+
+/// A name behind that of an outer instance is the same blob, in an instance below that one.
+fn must_be_within(inner: &Resource, prefix: &str, outer: &Result<Resource, crate::error::Error>) {
+    // An empty first part is no instance, but behind others it is a part of theirs.
+    if inner.instance.is_empty() && outer.as_ref().is_ok_and(|outer| outer.instance.ends_with('/')) {
+        return;
+    }
+    let slash = if inner.instance.is_empty() { "" } else { "/" };
+    let wanted = Resource {
+        instance: format!("{prefix}{slash}{}", inner.instance),
+        ..inner.clone()
+    };
+    assert_eq!(outer.as_ref().ok(), Some(&wanted));
 }
 
 fn write_resource(resource: &Resource, uploads: &str) -> String {
