@@ -398,8 +398,10 @@ mod tests {
 
     #[test]
     fn what_soon_ends_is_sent_again_and_not_promised() {
-        let mut config = FerriteConfig::default();
-        config.ttl = base::Span::secs(800);
+        let config = FerriteConfig {
+            ttl: base::Span::secs(800),
+            ..FerriteConfig::default()
+        };
         let tier = Ferrite::new(&config);
         let aged = |seconds| Head {
             written: WallTime::now().seconds() - seconds,
