@@ -1,7 +1,7 @@
 //! Transactions: Percolator over versions of keys, as the clients of this wire speak it (Peng and Dabek, OSDI 2010; async commit and
 //! one-phase commit besides).
 //!
-//! A [`Command`](command::Command) comes from `server` with user keys already encoded. The [`Scheduler`](scheduler::Scheduler) latches its
+//! A [`Command`] comes from `server` with user keys already encoded. The [`Scheduler`](scheduler::Scheduler) latches its
 //! keys, takes a snapshot from [`engine::kv::Kv`], runs the action, which is a pure function over the snapshot, and gives the
 //! modifications it wants to `Kv::write`; the answer follows once they are replicated and applied. Reads go past the scheduler: they
 //! raise `max_ts`, look into the table of locks in memory ([`concurrency`]), and read a snapshot ([`mvcc`]).

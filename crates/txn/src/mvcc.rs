@@ -58,7 +58,7 @@ impl ReadOptions {
     }
 
     /// Whether `lock` on `key` keeps this read from answering: `Error::Locked`, or a write conflict under the check of read-committed.
-    /// `access_locks` do not count here; who looks at a lock's value asks [`accesses`](ReadOptions::accesses) first.
+    /// `access_locks` do not count here; who looks at a lock's value asks `accesses` first.
     pub fn check_lock(&self, key: &Key, lock: &Lock) -> Result<()> {
         let no_data = matches!(lock.kind, LockKind::Lock | LockKind::Pessimistic);
         if no_data || self.bypass_locks.contains(&lock.start_ts) || planted::on(planted::Bug::NoLockCheck) {

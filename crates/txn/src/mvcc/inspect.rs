@@ -145,7 +145,7 @@ pub fn find_transaction(
     let mut looked_at = 0_u32;
     let mut goes_on = || {
         looked_at = looked_at.wrapping_add(1);
-        looked_at % LOOKS != 0 || !is_late()
+        !looked_at.is_multiple_of(LOOKS) || !is_late()
     };
     let mut locks = Locks::open(snapshot, memory, b"", b"")?;
     while goes_on()

@@ -2,7 +2,7 @@
 //!
 //! What is missing here is looked for there and kept here once it was verified ([`Tiers::fetch`]); what is stored here is sent there
 //! ([`Tiers::stored`]), at once or from a queue. A tier is a help, never a need: one that is down or slow or lies is a miss and a
-//! count. [`lane`] holds what bounds the use of one tier; [`object`] and [`ferrite`] are the two that there are.
+//! count. `lane` holds what bounds the use of one tier; `object` and `ferrite` are the two that there are.
 //!
 //! Invariants: nothing from a tier is served before it is whole in the store and has the digest of its key (or, under a name, the checksum
 //! it was sent with); every queue and every wait has a bound; entries under names are apart by instance.
