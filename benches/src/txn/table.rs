@@ -26,10 +26,17 @@ impl fmt::Display for Cell {
 /// What is measured in each round: ways next to each other under the same load.
 pub fn cells(clients: &[usize], etcd: bool) -> Vec<Cell> {
     let mut cells = Vec::new();
-    for work in [Work::OneKey, Work::TwoRegions, Work::TwoRegionsContended] {
+    for work in [
+        Work::OneKey,
+        Work::OneKeyContended,
+        Work::TwoRegions,
+        Work::TwoRegionsContended,
+    ] {
         let ways: &[Way] = match work {
             Work::OneKey => &[Way::RawPut, Way::OnePhase, Way::Async, Way::TwoPhase, Way::Etcd],
-            Work::TwoRegions | Work::TwoRegionsContended => &[Way::Async, Way::TwoPhase, Way::Etcd],
+            Work::OneKeyContended => &[Way::OnePhase, Way::Async, Way::TwoPhase, Way::Pessimistic, Way::Etcd],
+            Work::TwoRegions => &[Way::Async, Way::TwoPhase, Way::Etcd],
+            Work::TwoRegionsContended => &[Way::Async, Way::TwoPhase, Way::Pessimistic, Way::Etcd],
         };
         for &clients in clients {
             let wanted = ways.iter().filter(|way| etcd || **way != Way::Etcd);
@@ -38,6 +45,8 @@ pub fn cells(clients: &[usize], etcd: bool) -> Vec<Cell> {
     }
     cells
 }
+
+const GOALS: [&str; 2] = ["txn_two_keys_vs_etcd_64", "txn_one_phase_p50_vs_raw_put_1"];
 
 #[derive(Default)]
 pub struct Results(pub BTreeMap<Cell, Vec<Sample>>);
@@ -49,20 +58,27 @@ impl Results {
             .map(|samples| Sample::median(samples))
     }
 
-    /// The goals of what was measured.
+    /// The goals of what was measured; what was left out is not judged, and [`Results::unmeasured`] says so.
     pub fn goals(&self) -> Vec<Goal> {
         let mut goals = Vec::new();
         let two = |way| self.median(Work::TwoRegions, 64, way);
         if let (Some(ours), Some(etcd)) = (two(Way::Async), two(Way::Etcd)) {
             let share = ours.per_second / etcd.per_second;
-            goals.push(Goal::at_least("txn_two_keys_vs_etcd_64", share, 2.0));
+            goals.push(Goal::at_least(GOALS[0], share, 2.0));
         }
         let one = |way| self.median(Work::OneKey, 1, way);
         if let (Some(ours), Some(raw)) = (one(Way::OnePhase), one(Way::RawPut)) {
             let share = f64::from(ours.p50_us) / f64::from(raw.p50_us);
-            goals.push(Goal::at_most("txn_one_phase_p50_vs_raw_put_1", share, 1.3));
+            goals.push(Goal::at_most(GOALS[1], share, 1.3));
         }
         goals
+    }
+
+    /// Goals that no cell of this run speaks of.
+    pub fn unmeasured(&self) -> Vec<&'static str> {
+        let measured = self.goals();
+        let is_missing = |name: &&str| !measured.iter().any(|goal| goal.name == *name);
+        GOALS.into_iter().filter(is_missing).collect()
     }
 
     pub fn markdown(&self) -> String {
@@ -142,6 +158,8 @@ mod tests {
         ];
         assert_eq!(lines, wanted);
         assert!(results(120).goals().iter().all(Goal::is_met));
+        assert!(results(120).unmeasured().is_empty());
         assert!(Results::default().goals().is_empty());
+        assert_eq!(Results::default().unmeasured(), GOALS);
     }
 }

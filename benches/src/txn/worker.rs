@@ -21,6 +21,8 @@ const HOT_KEYS: u64 = 16;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Work {
     OneKey,
+    /// One of few keys.
+    OneKeyContended,
     /// A key in each of two regions.
     TwoRegions,
     /// The same, of few keys.
@@ -31,16 +33,21 @@ impl Work {
     pub fn name(self) -> &'static str {
         match self {
             Work::OneKey => "1 key",
+            Work::OneKeyContended => "1 key, contended",
             Work::TwoRegions => "2 keys, 2 regions",
             Work::TwoRegionsContended => "2 keys, 2 regions, contended",
         }
     }
 
+    pub fn is_contended(self) -> bool {
+        matches!(self, Work::OneKeyContended | Work::TwoRegionsContended)
+    }
+
     fn keys(self, chance: &mut SmallRng) -> Vec<Bytes> {
-        let count = if self == Work::TwoRegionsContended { HOT_KEYS } else { KEYS };
+        let count = if self.is_contended() { HOT_KEYS } else { KEYS };
         let mut key = |region: char| Bytes::from(format!("txn/{region}{:08}", chance.random_range(0..count)));
         match self {
-            Work::OneKey => vec![key('a')],
+            Work::OneKey | Work::OneKeyContended => vec![key('a')],
             Work::TwoRegions | Work::TwoRegionsContended => vec![key('a'), key('b')],
         }
     }
@@ -53,6 +60,8 @@ pub enum Way {
     OnePhase,
     Async,
     TwoPhase,
+    /// Locks first, then commits in as few rounds as it can: what to use where many want the same keys.
+    Pessimistic,
     Etcd,
 }
 
@@ -63,6 +72,7 @@ impl Way {
             Way::OnePhase => "one phase",
             Way::Async => "async commit",
             Way::TwoPhase => "two phases",
+            Way::Pessimistic => "pessimistic",
             Way::Etcd => "etcd Txn",
         }
     }
@@ -74,6 +84,7 @@ impl Way {
                 one_phase: false,
                 ..TxnOptions::default()
             },
+            Way::Pessimistic => TxnOptions::pessimistic(),
             _ => TxnOptions::two_phase(),
         }
     }

@@ -62,7 +62,7 @@ impl Router {
         if let Some(region) = self.cache.lock().find(border) {
             return Ok(region);
         }
-        let told = self.pd.region_within(call, border.clone(), false).await?;
+        let told = Box::pin(self.pd.region_within(call, border.clone(), false)).await?;
         self.learn(told)
     }
 
@@ -78,7 +78,7 @@ impl Router {
         if holds_end.start() < end {
             return Ok(holds_end);
         }
-        let told = self.pd.region_within(call, end.clone(), true).await?;
+        let told = Box::pin(self.pd.region_within(call, end.clone(), true)).await?;
         self.learn(told)
     }
 
@@ -231,13 +231,17 @@ impl Router {
         *request.context_mut() = Some(self.context(call, region, wished));
         match tokio::time::timeout(call.left(), store.send(request)).await {
             Ok(Ok(mut answer)) => match answer.take_region_error() {
-                Some(error) => self.on_region_error(call, region, effect, &error).await.map(|()| None),
+                Some(error) => Box::pin(self.on_region_error(call, region, effect, &error))
+                    .await
+                    .map(|()| None),
                 None if answer.error().is_empty() => Ok(Some(answer)),
                 None => Err(Error::Refused {
                     message: answer.error().to_owned(),
                 }),
             },
-            Ok(Err(status)) => self.on_rpc_error(call, region, &store, effect, status).await.map(|()| None),
+            Ok(Err(status)) => Box::pin(self.on_rpc_error(call, region, &store, effect, status))
+                .await
+                .map(|()| None),
             Err(_elapsed) => {
                 self.cache.lock().try_next_peer(region);
                 self.stores.forget(id, &store);

@@ -63,7 +63,8 @@ impl Store {
                 Err(request) => request,
             },
         };
-        unary.send(line.client.clone()).await
+        // Boxed, here and in `route`, as what is rarely awaited: each call is as large as the largest of what it may await, and is moved.
+        Box::pin(unary.send(line.client.clone())).await
     }
 }
 
@@ -98,7 +99,7 @@ impl Stores {
         if let Some(store) = self.known.lock().get(&id) {
             return Ok(store.clone());
         }
-        let (meta, _) = self.pd.store_within(call, id).await?;
+        let (meta, _) = Box::pin(self.pd.store_within(call, id)).await?;
         if meta.state() == metapb::StoreState::Tombstone {
             return Err(Error::Pd {
                 kind: PdError::NotFound,

@@ -38,11 +38,11 @@ pub(crate) async fn commit(core: Arc<Core>, plan: Plan, begun: MonoTime, mut cal
         }
         Err(error) => {
             if !matches!(error, Error::Undetermined { .. }) {
-                core.roll_back_later(plan).await;
+                Box::pin(core.roll_back_later(plan)).await;
             }
             // Whoever tries again at once would only meet it again.
             if let Some(older) = older {
-                core.await_lock(&mut call, older).await;
+                Box::pin(core.await_lock(&mut call, older)).await;
             }
             Err(error)
         }
@@ -96,7 +96,7 @@ impl Core {
                 return Ok(plan.next(&answers));
             }
             let last = locked(&locks[0], &self.router.form);
-            match self.resolve(call, locks, Purpose::Write).await?.waiting {
+            match Box::pin(self.resolve(call, locks, Purpose::Write)).await?.waiting {
                 Some(lock) if plan.gives_way_to(lock.lock_version, !answers.is_empty()) && !call.is_undetermined() => {
                     let holder = lock.lock_version;
                     *older = Some(lock);

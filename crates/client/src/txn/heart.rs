@@ -30,7 +30,8 @@ impl Heart {
         Heart(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(BEAT).await;
-                core.beat(&primary, start_ts, begun).await;
+                // Boxed: most transactions end before the first beat.
+                Box::pin(core.beat(&primary, start_ts, begun)).await;
             }
         }))
     }

@@ -219,8 +219,8 @@ impl Transaction {
                 }
             }
         }
-        // The heart of the locks beats until the commit's own does.
-        let commit = commit(self.core.clone(), plan, self.begun, call);
+        // The heart of the locks beats until the commit's own does. Boxed: the task is moved when it is made.
+        let commit = Box::pin(commit(self.core.clone(), plan, self.begun, call));
         let task = tokio::spawn(async move {
             let _heart = locks.heart;
             commit.await

@@ -6,10 +6,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use base::RegionId;
-use crossbeam_channel::{Receiver, Sender};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 const IDLE: u8 = 0;
 const NOTIFIED: u8 = 1;
@@ -22,7 +22,7 @@ pub struct Mailbox<M, E> {
     /// Requests beyond this many are refused; what the store itself sends always finds room, since it is bounded by what is under way.
     requests_max: usize,
     machine: Mutex<Option<M>>,
-    ready: Sender<Arc<Mailbox<M, E>>>,
+    ready: Arc<Queue<Arc<Mailbox<M, E>>>>,
 }
 
 /// Why an event was not taken; it comes back.
@@ -64,8 +64,7 @@ impl<M, E> Mailbox<M, E> {
             .compare_exchange(IDLE, NOTIFIED, Ordering::AcqRel, Ordering::Acquire)
             .is_ok()
         {
-            // The pool is gone only once the store has stopped: nobody waits for the event then.
-            drop(self.ready.send(self.clone()));
+            self.ready.push(self.clone());
         }
     }
 
@@ -93,7 +92,7 @@ impl<M, E> Mailbox<M, E> {
 pub struct Router<M, E> {
     mailboxes: RwLock<HashMap<RegionId, Arc<Mailbox<M, E>>>>,
     requests_max: usize,
-    ready: Sender<Arc<Mailbox<M, E>>>,
+    ready: Arc<Queue<Arc<Mailbox<M, E>>>>,
 }
 
 /// Machines that a thread takes at once.
@@ -102,14 +101,17 @@ const BATCH: usize = 64;
 impl<M, E> Router<M, E> {
     /// A router, and what its pool's threads read. The queue holds each mailbox once at most: the number of regions bounds it.
     pub fn new(requests_max: usize) -> (Arc<Router<M, E>>, Ready<M, E>) {
-        let (ready, inbox) = crossbeam_channel::unbounded();
+        let ready = Arc::new(Queue {
+            items: Mutex::default(),
+            came: Condvar::new(),
+        });
         (
             Arc::new(Router {
                 mailboxes: RwLock::default(),
                 requests_max,
-                ready,
+                ready: ready.clone(),
             }),
-            Ready(inbox),
+            Ready(ready),
         )
     }
 
@@ -145,6 +147,8 @@ impl<M, E> Router<M, E> {
     /// Lets go of all machines: their threads have ended.
     pub fn clear(&self) {
         self.mailboxes.write().clear();
+        // A mailbox in the queue holds the queue.
+        self.ready.items.lock().clear();
     }
 
     pub fn send(&self, region: RegionId, event: E) -> Result<(), Refused<E>> {
@@ -176,8 +180,35 @@ impl<M, E> Router<M, E> {
     }
 }
 
+/// A queue whose readers sleep while it is empty. Channels spin before they do, and yield to whoever would run anyhow: with more threads
+/// than cores that took a twentieth of a busy store's processor time.
+struct Queue<T> {
+    items: Mutex<VecDeque<T>>,
+    came: Condvar,
+}
+
+impl<T> Queue<T> {
+    fn push(&self, item: T) {
+        self.items.lock().push_back(item);
+        self.came.notify_one();
+    }
+
+    fn try_pop(&self) -> Option<T> {
+        self.items.lock().pop_front()
+    }
+
+    /// Waits for an item up to `wait`; for less, if another reader is quicker to take what came.
+    fn pop(&self, wait: Duration) -> Option<T> {
+        let mut items = self.items.lock();
+        if items.is_empty() {
+            self.came.wait_for(&mut items, wait);
+        }
+        items.pop_front()
+    }
+}
+
 /// The queue of notified mailboxes.
-pub struct Ready<M, E>(Receiver<Arc<Mailbox<M, E>>>);
+pub struct Ready<M, E>(Arc<Queue<Arc<Mailbox<M, E>>>>);
 
 impl<M, E> Clone for Ready<M, E> {
     fn clone(&self) -> Self {
@@ -187,12 +218,12 @@ impl<M, E> Clone for Ready<M, E> {
 
 impl<M, E> Ready<M, E> {
     /// Polls a batch of machines; waits for the first up to `wait`. Returns how many were polled.
-    pub fn poll(&self, wait: std::time::Duration, handle: &mut dyn FnMut(&mut M, VecDeque<E>)) -> usize {
-        let Ok(first) = self.0.recv_timeout(wait) else { return 0 };
+    pub fn poll(&self, wait: Duration, handle: &mut dyn FnMut(&mut M, VecDeque<E>)) -> usize {
+        let Some(first) = self.0.pop(wait) else { return 0 };
         first.poll(handle);
         let mut polled = 1;
         while polled < BATCH {
-            let Ok(mailbox) = self.0.try_recv() else { break };
+            let Some(mailbox) = self.0.try_pop() else { break };
             mailbox.poll(handle);
             polled += 1;
         }
@@ -201,14 +232,13 @@ impl<M, E> Ready<M, E> {
 
     /// How many machines wait for a thread.
     pub fn waiting(&self) -> usize {
-        self.0.len()
+        self.0.items.lock().len()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     const ONE: RegionId = RegionId(1);
 
