@@ -21,8 +21,10 @@ mod metrics;
 pub mod peer;
 pub mod planted;
 pub mod region;
+pub mod registry;
 pub mod shell;
 pub mod snapshot;
+pub mod split;
 pub mod storage;
 pub mod store;
 

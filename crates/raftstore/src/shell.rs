@@ -30,7 +30,9 @@ use crate::config::Config;
 use crate::delegate::Delegate;
 use crate::log::RaftLog;
 use crate::peer::{AdminReply, Effects, Event, Peer, Report};
+use crate::registry::{Born, Registry};
 use crate::snapshot::{FileSnapshots, Receiving};
+use crate::split::SplitOne;
 use crate::store::{Decision, Store};
 use crate::{Error, RaftMessage, Result, Transport};
 
@@ -80,6 +82,7 @@ pub(crate) struct Shared {
     answer: Answerer,
     fatal: Box<dyn Fn(&Error) + Send + Sync>,
     store: Mutex<Store>,
+    registry: Arc<Registry>,
     peers: PeerRouter,
     appliers: ApplyRouter,
     delegates: RwLock<HashMap<RegionId, Delegate>>,
@@ -135,6 +138,7 @@ impl RaftStore {
             reporter: parts.reporter,
             answer: parts.answer,
             fatal: parts.fatal,
+            registry: store.registry().clone(),
             store: Mutex::new(store),
             peers,
             appliers,
@@ -247,6 +251,11 @@ impl RaftStore {
         self.shared.send_request(region, Event::ConfChange { epoch, changes, reply });
     }
 
+    /// Divides a region that this store leads, under this epoch. The parts are what [`split::split`](crate::split::split) says.
+    pub fn split(&self, region: RegionId, epoch: metapb::RegionEpoch, parts: Vec<SplitOne>, reply: AdminReply) {
+        self.shared.send_request(region, Event::Split { epoch, parts, reply });
+    }
+
     /// Hands leadership of a region to another of its peers.
     pub fn transfer_leader(&self, region: RegionId, to: PeerId, reply: AdminReply) {
         self.shared.send_request(region, Event::TransferLeader { to, reply });
@@ -314,8 +323,28 @@ impl Shared {
     }
 
     fn deliver(&self, region: RegionId, message: RaftMessage) {
+        let is_snapshot = crate::message::is_snapshot(&message);
         // Full or gone: raft sends again what matters.
-        let _lossy = self.peers.try_send(region, Event::Raft(Box::new(message)));
+        if self.peers.try_send(region, Event::Raft(Box::new(message))).is_err() && is_snapshot {
+            self.registry.release(region);
+        }
+    }
+
+    /// Puts the peers of regions to work that a split made.
+    fn bear(&self, born: Vec<Born>) -> Result<()> {
+        for born in born {
+            let region = RegionId(born.region.id);
+            let made = self.store.lock().bear(&born, MonoTime::now())?;
+            match made {
+                Some((peer, applier)) => self.install(peer, applier),
+                // Removed meanwhile: then it is not to be.
+                None => drop(self.peers.send(region, Event::Begin(Box::new(born.region)))),
+            }
+            for message in self.registry.take_early(region) {
+                self.deliver(region, message);
+            }
+        }
+        Ok(())
     }
 
     /// Sends a request to a region; one that cannot be taken is answered here.
@@ -338,7 +367,9 @@ pub(crate) fn answer_error(event: Event, error: KvError) {
     match event {
         Event::Write { reply, .. } => reply(Err(error)),
         Event::Read { reply, .. } => reply(Err(error)),
-        Event::ConfChange { reply, .. } | Event::TransferLeader { reply, .. } => reply(Err(error.into())),
+        Event::ConfChange { reply, .. } | Event::Split { reply, .. } | Event::TransferLeader { reply, .. } => {
+            reply(Err(error.into()))
+        }
         _ => {}
     }
 }

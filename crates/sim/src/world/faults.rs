@@ -45,6 +45,7 @@ pub enum Kind {
     Transfer,
     Campaign,
     ConfChange,
+    Split,
 }
 
 /// Voters that a region keeps whatever the membership changes.
@@ -63,6 +64,7 @@ impl World {
             Kind::Transfer,
             Kind::Campaign,
             Kind::ConfChange,
+            Kind::Split,
         ] {
             self.schedule(kind);
         }
@@ -78,6 +80,7 @@ impl World {
             Kind::Transfer => self.options.transfers,
             Kind::Campaign => self.options.campaigns,
             Kind::ConfChange => self.options.conf_changes,
+            Kind::Split => self.options.splits,
         }
     }
 
@@ -103,6 +106,7 @@ impl World {
         self.network.mend_all();
         self.network.options = NetworkOptions::healthy();
         (self.options.crash_at_vote, self.options.crash_at_append) = (0.0, 0.0);
+        self.options.crash_at_split = 0.0;
         // While the wall clock is behind the timestamps given already, their milliseconds stand still, and no lock outlives its time.
         self.wall_off_ms = self.wall_off_max_ms;
         self.note("heal");
@@ -186,6 +190,7 @@ impl World {
             Kind::Transfer => self.transfer_some(),
             Kind::Campaign => self.campaign_some(),
             Kind::ConfChange => self.change_some_membership(),
+            Kind::Split => self.split_some(),
         }
     }
 
@@ -303,8 +308,21 @@ impl World {
         }
     }
 
-    fn pick_region(&mut self) -> RegionId {
-        RegionId(self.rng_faults.pick(&self.regions).id)
+    /// A store dies right after it divided a region, when nothing of the new ones is logged yet.
+    pub(super) fn maybe_crash_after_split(&mut self, store: u64) {
+        if self.chaos && self.rng_faults.chance(self.options.crash_at_split) {
+            self.counts.add("crash_after_split");
+            let after = Duration::from_micros(self.rng_faults.between(0, 3_000));
+            self.after(after, Fault::Crash(store));
+        }
+    }
+
+    pub(super) fn pick_region(&mut self) -> RegionId {
+        let ids: Vec<_> = self.region_ids().into_iter().collect();
+        match ids.is_empty() {
+            true => RegionId(self.regions[0].id),
+            false => *self.rng_faults.pick(&ids),
+        }
     }
 
     /// Store and peer that lead a region, if any does; of several the one with the highest term.
@@ -362,7 +380,7 @@ impl World {
     }
 
     /// Gives the region's leader an administrative request; whether there is a leader.
-    fn admin(&mut self, region: RegionId, event: impl FnOnce(peer::AdminReply) -> peer::Event) -> bool {
+    pub(super) fn admin(&mut self, region: RegionId, event: impl FnOnce(peer::AdminReply) -> peer::Event) -> bool {
         let Some((store, _)) = self.leader(region) else { return false };
         let outcomes = self.admin_outcomes.clone();
         let reply = Box::new(move |result: Result<(), raftstore::command::AdminError>| {
