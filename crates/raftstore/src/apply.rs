@@ -82,6 +82,9 @@ pub struct Applied {
     pub position: LogPosition,
     /// In the order in which they took place.
     pub changes: Vec<Change>,
+    /// What was put, for the region's size.
+    pub put_bytes: u64,
+    pub put_keys: u64,
     /// Set after a raft snapshot was put in place.
     pub installed: Option<Region>,
 }
@@ -109,6 +112,9 @@ pub struct Applier {
     snapshots: Arc<dyn Snapshots>,
     registry: Arc<Registry>,
     batch: Batch,
+    /// Put since the peer was told last.
+    put_bytes: u64,
+    put_keys: u64,
     /// What the planted bug applies a second time.
     replay: Vec<Modify>,
 }
@@ -134,6 +140,8 @@ impl Applier {
             snapshots,
             registry,
             batch: Batch::new(),
+            put_bytes: 0,
+            put_keys: 0,
             replay: Vec::new(),
         }
     }
@@ -162,6 +170,7 @@ impl Applier {
                 }
                 self.write_batch()?;
                 applied.position = self.applied;
+                (applied.put_bytes, applied.put_keys) = (std::mem::take(&mut self.put_bytes), std::mem::take(&mut self.put_keys));
                 outcome.applied = Some(applied);
             }
             ApplyTask::Install { key, region } => {
@@ -259,7 +268,11 @@ impl Applier {
 
     fn apply_change(&mut self, change: Modify) -> Result<()> {
         match change {
-            Modify::Put { cf, key, value } => self.batch.put(cf, keys::data_key(&key), value),
+            Modify::Put { cf, key, value } => {
+                self.put_bytes += (key.len() + value.len() + 1) as u64;
+                self.put_keys += u64::from(cf != Cf::Lock);
+                self.batch.put(cf, keys::data_key(&key), value);
+            }
             Modify::Delete { cf, key } => self.batch.delete(cf, keys::data_key(&key)),
             Modify::DeleteRange { cf, start, end } => {
                 // Not part of the batch: what came before it must be there first, and it is redone whole after a crash.

@@ -23,6 +23,7 @@ pub mod planted;
 pub mod region;
 pub mod registry;
 pub mod shell;
+pub mod size;
 pub mod snapshot;
 pub mod split;
 pub mod storage;

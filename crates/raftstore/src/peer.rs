@@ -11,6 +11,7 @@ mod maintain;
 mod propose;
 mod read;
 mod ready;
+mod size;
 mod split;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -32,9 +33,12 @@ use crate::command::{AdminError, ConfOne};
 use crate::config::Config;
 use crate::delegate::Delegate;
 use crate::lease::Lease;
+use crate::size::Measured;
 use crate::snapshot::Generated;
 use crate::split::SplitOne;
 use crate::storage::{Fetch, LogCache, LogPosition};
+
+pub use size::SplitWanted;
 
 /// Outcome of an administrative request.
 pub type AdminReply = Box<dyn FnOnce(Result<(), AdminError>) + Send>;
@@ -94,6 +98,8 @@ pub enum Event {
         to: PeerId,
         ok: bool,
     },
+    /// What [`Effects::measure`] asked for, or `None` if it could not be done.
+    Measured(Option<Measured>),
     /// The engine holds everything up to this applied index durably.
     Durable {
         applied: u64,
@@ -135,6 +141,9 @@ pub struct Report {
     pub pending: Vec<metapb::Peer>,
     /// Peers not heard of, with for how many seconds.
     pub down: Vec<(metapb::Peer, u64)>,
+    /// About how large the region is; zero while that is not known.
+    pub bytes: u64,
+    pub keys: u64,
 }
 
 /// What a step wants done, in any order but for what each field says.
@@ -160,6 +169,10 @@ pub struct Effects {
     pub region_changed: Option<Arc<metapb::Region>>,
     /// Regions whose peers on this store should stand for election: a split made them, and this peer leads the old one.
     pub campaign: Vec<RegionId>,
+    /// Walk over the region, to tell its size and where to divide it.
+    pub measure: Option<Arc<metapb::Region>>,
+    /// The region has grown too large.
+    pub split_wanted: Option<SplitWanted>,
     /// A raft snapshot that came will not be put in place.
     pub snapshot_refused: bool,
     /// This peer is no longer a member: destroy it and its data.
@@ -233,6 +246,7 @@ pub struct Peer {
     /// A change of membership was refused since then, which the placement driver would tell again only at the next report.
     refused_change: bool,
     log_bytes: u64,
+    size: size::Size,
     /// Writes of this step that will share an entry.
     gather: propose::Gather,
     proposals: VecDeque<Proposal>,
@@ -312,6 +326,7 @@ impl Peer {
             reported_lacking: Vec::new(),
             refused_change: false,
             log_bytes: 0,
+            size: size::Size::default(),
             gather: propose::Gather::default(),
             proposals: VecDeque::new(),
             reads,
@@ -372,6 +387,7 @@ impl Peer {
                 };
                 self.node.report_snapshot(to.0, status);
             }
+            Event::Measured(measured) => self.on_measured(measured, fx),
             Event::Durable { applied } => self.durable = self.durable.max(applied),
         }
     }

@@ -29,7 +29,7 @@ use crate::command::ConfOne;
 use crate::config::Config;
 use crate::delegate::Delegate;
 use crate::log::RaftLog;
-use crate::peer::{AdminReply, Effects, Event, Peer, Report};
+use crate::peer::{AdminReply, Effects, Event, Peer, Report, SplitWanted};
 use crate::registry::{Born, Registry};
 use crate::snapshot::{FileSnapshots, Receiving};
 use crate::split::SplitOne;
@@ -39,6 +39,8 @@ use crate::{Error, RaftMessage, Result, Transport};
 /// Tells the placement driver of regions. Never blocks.
 pub trait Reporter: Send + Sync {
     fn report(&self, report: Report);
+    /// A region that is led here should be divided.
+    fn split_wanted(&self, wanted: SplitWanted);
     /// The region is no longer here.
     fn forget(&self, region: RegionId);
 }
@@ -191,6 +193,11 @@ impl RaftStore {
             .values()
             .map(|delegate| delegate.region.clone())
             .collect()
+    }
+
+    /// A region that this store leads.
+    pub fn led(&self, region: RegionId) -> Option<Arc<metapb::Region>> {
+        self.shared.delegates.read().get(&region).map(|delegate| delegate.region.clone())
     }
 
     /// The region with the first key and the term in which this store leads it, if it does.

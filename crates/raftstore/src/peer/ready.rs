@@ -211,6 +211,7 @@ impl Peer {
             self.siblings = Arc::default();
             self.node.mut_store().set_conf_state(conf_state);
         }
+        self.size.on_put(applied.put_bytes, applied.put_keys);
         for change in applied.changes {
             let conf = match change {
                 Change::Conf(conf) => conf,

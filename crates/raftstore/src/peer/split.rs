@@ -61,6 +61,7 @@ impl Peer {
         self.node.mut_store().drop_snapshot();
         // Who was lent reads may read the old range no more: others write to a part of it from now on.
         self.lease.renew_readers();
+        self.size.on_divided(parts.children.len() as u64 + 1);
         if self.is_leader() {
             fx.campaign.extend(parts.children.iter().map(|child| RegionId(child.id)));
             self.report(now, fx);

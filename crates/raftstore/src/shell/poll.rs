@@ -94,6 +94,15 @@ fn carry_out(shared: &Shared, peer: &mut Peer, mut fx: Effects, batch: &mut Batc
         // A new region that is gone again needs no leader here.
         let _gone = shared.peers.send(child, Event::Campaign);
     }
+    if let Some(measure) = fx.measure.take()
+        && shared.background.try_send(background::Job::Measure(measure)).is_err()
+    {
+        // Too much to do: the peer asks again.
+        let _gone = shared.peers.send(region, Event::Measured(None));
+    }
+    if let Some(wanted) = fx.split_wanted.take() {
+        shared.reporter.split_wanted(wanted);
+    }
     if let Some(report) = fx.report.take() {
         shared.reporter.report(report);
     }

@@ -64,6 +64,7 @@ struct Quiet;
 
 impl Reporter for Quiet {
     fn report(&self, _: Report) {}
+    fn split_wanted(&self, _: SplitWanted) {}
     fn forget(&self, _: RegionId) {}
 }
 

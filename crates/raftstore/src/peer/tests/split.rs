@@ -67,7 +67,7 @@ fn who_was_lent_the_old_range_reads_no_more() {
     peer.lease.renew(START);
     assert!(old.holds(START));
     let last = peer.last_index();
-    drop(divide(&mut peer, last + 1));
+    drop(divide(&mut peer, last));
     assert!(!old.holds(START) && old.is_over());
     assert!(peer.lease.end().holds(START), "the lease itself goes on");
 }
@@ -99,7 +99,7 @@ fn a_read_that_waited_over_a_split_is_told_the_new_regions() {
 fn a_split_of_an_old_range_is_refused_with_the_new_regions() {
     let mut peer = lead_alone();
     let last = peer.last_index();
-    drop(divide(&mut peer, last + 1));
+    drop(divide(&mut peer, last));
     let (answer, reply) = slot();
     let mut fx = peer.step(
         START,
