@@ -401,11 +401,18 @@ impl Kv for RaftStore {
         let lent = delegates.get(&ctx.region).and_then(|delegate| {
             delegate
                 .try_read(ctx, now)
-                .map(|verdict| verdict.map(|()| (delegate.region.clone(), delegate.term)))
+                .map(|verdict| verdict.map(|()| (delegate.region.clone(), delegate.term, delegate.lease.clone())))
         });
         drop(delegates);
         match lent {
-            Some(Ok((region, term))) => reply(Ok(Arc::new(RegionView::new(shared.engine.snapshot(), region, term)))),
+            Some(Ok((region, term, lease))) => {
+                let snapshot = shared.engine.snapshot();
+                match lease.is_over() {
+                    // Taken back meanwhile, with the range or the peer: what the snapshot holds of it is anybody's guess.
+                    true => shared.send_request(ctx.region, Event::Read { ctx: ctx.clone(), reply }),
+                    false => reply(Ok(Arc::new(RegionView::new(snapshot, region, term)))),
+                }
+            }
             Some(Err(error)) => reply(Err(error)),
             None => shared.send_request(ctx.region, Event::Read { ctx: ctx.clone(), reply }),
         }

@@ -176,6 +176,18 @@ mod tests {
         }
     }
 
+    /// As drawn in `docs/format.md`.
+    #[test]
+    fn golden_bytes() {
+        let one = SplitOne {
+            key: "f".into(),
+            region_id: 2,
+            peer_ids: vec![21, 150],
+        };
+        let bytes: String = encode(NOW, vec![one]).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(bytes, "0a0408031004220c0a0a0a01661002 1a03159601".replace(' ', ""));
+    }
+
     #[test]
     fn a_split_survives_both_ways() {
         let bytes = encode(NOW, vec![one("f", 2)]);
