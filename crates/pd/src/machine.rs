@@ -197,7 +197,9 @@ impl<T> Machine<T> {
             Request::SplitAt(keys) if self.state.is_bootstrapped() => {
                 let fits = self.splits.want(now, keys);
                 effects.want_reports = true;
-                effects.reply.push((token, if fits { Ok(Reply::Done) } else { Err(Error::Busy) }));
+                effects
+                    .reply
+                    .push((token, if fits { Ok(Reply::Done) } else { Err(Error::Busy) }));
             }
             request => match self.command(wall, request) {
                 Ok(command) => self.propose(command, Some(token), effects),

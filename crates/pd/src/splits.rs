@@ -71,7 +71,11 @@ mod tests {
         assert_eq!(splits.within(now, &region("a", "g")), ["c", "f"]);
         assert_eq!(splits.within(now, &region("a", "c")), [] as [Bytes; 0]);
         assert_eq!(splits.within(now, &region("c", "g")), ["f"]);
-        assert_eq!(splits.within(now, &region("", "")), ["f", "m"], "the one that was made is forgotten");
+        assert_eq!(
+            splits.within(now, &region("", "")),
+            ["f", "m"],
+            "the one that was made is forgotten"
+        );
         assert_eq!(splits.within(now + PATIENCE, &region("", "")), [] as [Bytes; 0]);
     }
 

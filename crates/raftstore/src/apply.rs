@@ -352,8 +352,7 @@ impl Applier {
             applied_index: position.index,
             applied_term: position.term,
         };
-        self.batch
-            .put(Cf::Local, keys::apply_state(region), state.encode_to_vec());
+        self.batch.put(Cf::Local, keys::apply_state(region), state.encode_to_vec());
     }
 
     /// Writes what is gathered, with the apply state of the last entry in it.

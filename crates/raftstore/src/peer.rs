@@ -165,6 +165,8 @@ pub struct Effects {
     /// What readers on other threads may now use; `Some(None)` takes it away.
     pub publish: Option<Option<Delegate>>,
     pub report: Option<Report>,
+    /// To be told before `report`: new regions, for which this store's peers will most likely speak soon.
+    pub report_parts: Vec<Report>,
     /// The region's range or membership is a new one.
     pub region_changed: Option<Arc<metapb::Region>>,
     /// Regions whose peers on this store should stand for election: a split made them, and this peer leads the old one.

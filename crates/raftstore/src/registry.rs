@@ -236,7 +236,10 @@ mod tests {
         let made: Vec<_> = born.iter().map(|b| (b.region.id, b.me.id, b.was_waiting)).collect();
         assert_eq!(made, [(2, 20, true), (3, 30, false)]);
         registry.on_region_changed(&range(1, "", "", 1));
-        assert!(registry.reserve(&range(2, "", "f", 2)), "late news of the old range change nothing");
+        assert!(
+            registry.reserve(&range(2, "", "f", 2)),
+            "late news of the old range change nothing"
+        );
         assert!(!registry.is_taken(&range(1, "m", "", 2)));
         assert!(registry.is_taken(&range(9, "e", "g", 1)));
     }

@@ -197,7 +197,11 @@ impl RaftStore {
 
     /// A region that this store leads.
     pub fn led(&self, region: RegionId) -> Option<Arc<metapb::Region>> {
-        self.shared.delegates.read().get(&region).map(|delegate| delegate.region.clone())
+        self.shared
+            .delegates
+            .read()
+            .get(&region)
+            .map(|delegate| delegate.region.clone())
     }
 
     /// The region with the first key and the term in which this store leads it, if it does.

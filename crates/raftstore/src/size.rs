@@ -116,7 +116,11 @@ pub fn measure(engine: &dyn Engine, region: &Region, limits: &Limits) -> engine:
         version: crate::region::epoch(region).version,
         bytes: total.bytes,
         keys: total.keys,
-        cuts: if wanted { cuts(region, limits, total, &samples) } else { Vec::new() },
+        cuts: if wanted {
+            cuts(region, limits, total, &samples)
+        } else {
+            Vec::new()
+        },
     })
 }
 
@@ -234,7 +238,10 @@ mod tests {
     fn the_middle_halves() {
         let engine = filled((0..100).map(|n| (Cf::Default, format!("k{n:04}").into_bytes())));
         let key = middle(&engine, &region("", "")).expect("memory reads").expect("a middle");
-        assert!((*b"k0045"..=*b"k0055").contains(&<[u8; 5]>::try_from(&key[..]).expect("five bytes")), "{key:?}");
+        assert!(
+            (*b"k0045"..=*b"k0055").contains(&<[u8; 5]>::try_from(&key[..]).expect("five bytes")),
+            "{key:?}"
+        );
         assert_eq!(middle(&engine, &region("a", "b")).expect("memory reads"), None);
     }
 }

@@ -169,10 +169,7 @@ mod tests {
             vec![one("f", 0)],
             vec![short],
         ] {
-            assert!(
-                matches!(split(&r, NOW, &ones), Err(AdminError::Refused { .. })),
-                "{ones:?}"
-            );
+            assert!(matches!(split(&r, NOW, &ones), Err(AdminError::Refused { .. })), "{ones:?}");
         }
     }
 
@@ -192,6 +189,9 @@ mod tests {
     fn a_split_survives_both_ways() {
         let bytes = encode(NOW, vec![one("f", 2)]);
         let command = Command::decode(&bytes[..]).expect("own encoding");
-        assert_eq!((command.epoch, command.split.map(|s| s.regions)), (Some(NOW), Some(vec![one("f", 2)])));
+        assert_eq!(
+            (command.epoch, command.split.map(|s| s.regions)),
+            (Some(NOW), Some(vec![one("f", 2)]))
+        );
     }
 }

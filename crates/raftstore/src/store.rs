@@ -253,8 +253,7 @@ impl Store {
             return Err(Error::Inconsistent { region: id, what });
         }
         let cache = LogCache::new(&found, &region, tail);
-        self.registry
-            .hold(id, PeerId(me.id), initialized.then(|| region.clone()));
+        self.registry.hold(id, PeerId(me.id), initialized.then(|| region.clone()));
         let applier = self.applier(me, region.clone(), applied);
         let start = Start {
             peer: me,
@@ -327,11 +326,7 @@ impl Store {
             return self.on_stranger(message, now);
         };
         if message.is_tombstone {
-            return Ok(if peer.0 == to.id {
-                Decision::Destroy
-            } else {
-                Decision::Drop
-            });
+            return Ok(if peer.0 == to.id { Decision::Destroy } else { Decision::Drop });
         }
         match to.id.cmp(&peer.0) {
             std::cmp::Ordering::Less => Ok(Decision::Drop),
@@ -527,15 +522,19 @@ mod tests {
     struct Disk(Arc<MemEngine>, Arc<MemLog>);
 
     impl Disk {
-        fn start(&self) -> Store {
-            let mut store = Store::new(
+        fn open(&self) -> Store {
+            Store::new(
                 StoreId(1),
                 Arc::default(),
                 self.0.clone(),
                 self.1.clone(),
                 Arc::<MemSnapshots>::default(),
                 7,
-            );
+            )
+        }
+
+        fn start(&self) -> Store {
+            let mut store = self.open();
             assert!(store.recover(MonoTime(0)).expect("memory reads").is_empty());
             store
         }
@@ -587,6 +586,41 @@ mod tests {
         disk.vote(8);
         disk.start();
         assert_eq!(disk.term(), Some(8));
+    }
+
+    /// A crash between the split that makes a region and the first entry of its log.
+    #[test]
+    fn a_region_that_was_just_made_begins_after_a_crash() {
+        for waited in [false, true] {
+            let disk = disk();
+            let me = peer(20, 1);
+            let region = Region {
+                peers: vec![me, peer(30, 3)],
+                ..region()
+            };
+            if waited {
+                disk.vote(7);
+            }
+            let state = RegionState {
+                state: region_state::State::Normal as i32,
+                region: Some(region.clone()),
+                peer_id: me.id,
+            };
+            let applied = ApplyState {
+                applied_index: INITIAL.index,
+                applied_term: INITIAL.term,
+            };
+            let mut batch = Batch::new();
+            batch.put(Cf::Local, keys::region_state(ID), state.encode_to_vec());
+            batch.put(Cf::Local, keys::apply_state(ID), applied.encode_to_vec());
+            disk.0.write(batch).expect("memory writes");
+            let peers = disk.open().recover(MonoTime(0)).expect("nothing is damaged");
+            let [(peer, applier)] = &peers[..] else {
+                panic!("one peer, not {}", peers.len())
+            };
+            assert_eq!((peer.term(), peer.last_index()), (if waited { 7 } else { 5 }, 5));
+            assert_eq!((applier.applied(), applier.region()), (INITIAL, &region));
+        }
     }
 
     /// Found by the simulator: the tombstone said that nothing was left while the log's removal was not durable yet.

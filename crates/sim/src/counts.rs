@@ -40,7 +40,7 @@ const FAULTS: [&str; 37] = [
     "conf_change_applied",
     "split_applied",
     "split_applied_by_leader",
-    "split_in_joint_state",
+    "split_refused",
     "split_during_snapshot",
     "crash_after_split",
     "region_born",

@@ -372,7 +372,11 @@ impl fmt::Display for Options {
             " crashes_of_all={} crash_at_vote={}",
             self.crashes_of_all, self.crash_at_vote
         )?;
-        write!(f, " crash_at_append={} crash_at_split={}", self.crash_at_append, self.crash_at_split)?;
+        write!(
+            f,
+            " crash_at_append={} crash_at_split={}",
+            self.crash_at_append, self.crash_at_split
+        )?;
         write!(f, " swizzle={}", self.swizzle)?;
         write!(
             f,

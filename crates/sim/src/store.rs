@@ -13,7 +13,7 @@ use std::time::Duration;
 use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId};
 use bytes::Bytes;
 use engine::MemEngine;
-use proto::metapb::{self, PeerRole, Region};
+use proto::metapb::Region;
 use raftstore::apply::{Applier, ApplyTask, Change};
 use raftstore::delegate::Delegate;
 use raftstore::log::{MemLog, RaftLog};
@@ -395,7 +395,8 @@ impl Store {
         for born in born {
             let region = RegionId(born.region.id);
             self.counts.add("region_born");
-            self.counts.add_many("region_born_over_waiting_peer", u64::from(born.was_waiting));
+            self.counts
+                .add_many("region_born_over_waiting_peer", u64::from(born.was_waiting));
             let made = self.control.bear(&born, now).unwrap_or_else(|error| self.stop(&error));
             match made {
                 Some(made) => self.install(made),
@@ -512,6 +513,9 @@ impl Store {
         for child in fx.campaign {
             self.post(now, child, Event::Campaign, out);
         }
+        for report in fx.report_parts {
+            out.send.push((Node::Pd, Message::Report(Box::new(report))));
+        }
         if let Some(report) = fx.report {
             out.send.push((Node::Pd, Message::Report(Box::new(report))));
         }
@@ -600,12 +604,9 @@ impl Store {
     /// Counts in what state a split found the region's peer.
     fn note_split(&mut self, region: RegionId) {
         let Some(cell) = self.cells.get(&region) else { return };
-        let is_joint = |peer: &metapb::Peer| matches!(peer.role(), PeerRole::IncomingVoter | PeerRole::DemotingVoter);
-        let joint = cell.applier.region().peers.iter().any(is_joint);
         let streams = self.streams.range((region, PeerId(0))..=(region, PeerId(u64::MAX)));
         let (streams, leads) = (streams.count() as u64, cell.peer.is_leader());
         self.counts.add("split_applied");
-        self.counts.add_many("split_in_joint_state", u64::from(joint));
         self.counts.add_many("split_during_snapshot", streams.min(1));
         self.counts.add_many("split_applied_by_leader", u64::from(leads));
         self.split_recently = true;

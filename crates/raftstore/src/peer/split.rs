@@ -8,7 +8,7 @@ use proto::ferrite_raft::RaftState;
 use proto::metapb::{Region, RegionEpoch};
 use rand::Rng;
 
-use super::{AdminReply, Effects, Peer, Start, election};
+use super::{AdminReply, Effects, Peer, Report, Start, election};
 use crate::apply::ApplyTask;
 use crate::command::AdminError;
 use crate::planted::{self, Bug};
@@ -64,12 +64,30 @@ impl Peer {
         self.size.on_divided(parts.children.len() as u64 + 1);
         if self.is_leader() {
             fx.campaign.extend(parts.children.iter().map(|child| RegionId(child.id)));
+            // Else nobody could tell who asks the placement driver for one of their keys before their leaders are elected.
+            fx.report_parts
+                .extend(parts.children.iter().filter_map(|child| self.report_of_child(child)));
             self.report(now, fx);
         }
         self.siblings = Arc::new(parts.children);
         if self.published {
             self.publish(fx);
         }
+    }
+
+    /// What a new region's leader would report if it were this store's peer.
+    fn report_of_child(&self, child: &Region) -> Option<Report> {
+        let leader = child.peers.iter().find(|peer| peer.store_id == self.me.store_id)?;
+        let (bytes, keys) = self.size.about();
+        Some(Report {
+            region: child.clone(),
+            leader: *leader,
+            term: INITIAL.term,
+            pending: Vec::new(),
+            down: Vec::new(),
+            bytes,
+            keys,
+        })
     }
 
     /// Begins with the range that a split gave to this peer. Until now it could vote at most; those votes stay, and their writes go

@@ -64,15 +64,19 @@ fn generate(shared: &Shared, job: &Generate) {
 fn measure(shared: &Shared, region: &Region) {
     let limits = Limits::of(&shared.config);
     let (start, end) = (keys::data_key(&region.start_key), keys::data_end_key(&region.end_key));
-    let sizes = Cf::DATA.into_iter().map(|cf| shared.engine.approximate_size(cf, &start, &end));
-    let measured = sizes.sum::<engine::Result<u64>>().and_then(|bytes| match bytes < limits.bytes_max / SMALL_SHARE {
-        true => Ok(Measured {
-            version: crate::region::epoch(region).version,
-            bytes,
-            ..Measured::default()
-        }),
-        false => size::measure(&*shared.engine, region, &limits),
-    });
+    let sizes = Cf::DATA
+        .into_iter()
+        .map(|cf| shared.engine.approximate_size(cf, &start, &end));
+    let measured = sizes
+        .sum::<engine::Result<u64>>()
+        .and_then(|bytes| match bytes < limits.bytes_max / SMALL_SHARE {
+            true => Ok(Measured {
+                version: crate::region::epoch(region).version,
+                bytes,
+                ..Measured::default()
+            }),
+            false => size::measure(&*shared.engine, region, &limits),
+        });
     if let Err(error) = &measured {
         warn!(region_id = region.id, error = %base::log::chain(error), "walk over a region");
     }

@@ -103,6 +103,7 @@ fn carry_out(shared: &Shared, peer: &mut Peer, mut fx: Effects, batch: &mut Batc
     if let Some(wanted) = fx.split_wanted.take() {
         shared.reporter.split_wanted(wanted);
     }
+    fx.report_parts.drain(..).for_each(|report| shared.reporter.report(report));
     if let Some(report) = fx.report.take() {
         shared.reporter.report(report);
     }

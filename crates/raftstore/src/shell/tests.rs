@@ -258,7 +258,11 @@ fn must_split(cluster: &Cluster, keys: &[&str]) {
         let one = |(at, key): (usize, &&str)| SplitOne {
             key: key.to_string().into(),
             region_id: 100 + at as u64,
-            peer_ids: region.peers.iter().map(|peer| 1000 + 10 * at as u64 + peer.store_id).collect(),
+            peer_ids: region
+                .peers
+                .iter()
+                .map(|peer| 1000 + 10 * at as u64 + peer.store_id)
+                .collect(),
         };
         let parts = keys.iter().enumerate().map(one).collect();
         let epoch = region.region_epoch.unwrap_or_default();
@@ -277,7 +281,9 @@ fn a_region_divides_on_all_stores_and_goes_on() {
         let (store, led) = must("a leader of each part", || cluster.leader_of(RegionId(region)));
         assert_eq!((&led.start_key[..], &led.end_key[..]), (start.as_bytes(), end.as_bytes()));
         assert_eq!(led.region_epoch.map(|epoch| epoch.version), Some(3));
-        let snapshot = must("a read", || wait(|reply| store.snapshot(&cluster.ctx(&led), MonoTime::now(), reply))?.ok());
+        let snapshot = must("a read", || {
+            wait(|reply| store.snapshot(&cluster.ctx(&led), MonoTime::now(), reply))?.ok()
+        });
         let key = if start.is_empty() { "a05" } else { start }.to_owned();
         let found = snapshot.get(engine::Cf::Default, key.as_bytes()).expect("read");
         assert!(found.is_some(), "{key} in region {region}");
@@ -287,7 +293,9 @@ fn a_region_divides_on_all_stores_and_goes_on() {
             value: "new".into(),
         };
         let deadline = MonoTime::now() + Duration::from_secs(1);
-        let wrote = must("a write", || wait(|reply| store.write(&cluster.ctx(&led), vec![change.clone()], deadline, reply)));
+        let wrote = must("a write", || {
+            wait(|reply| store.write(&cluster.ctx(&led), vec![change.clone()], deadline, reply))
+        });
         assert_eq!(wrote, Ok(()));
     }
     for store in cluster.stores() {

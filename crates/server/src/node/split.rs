@@ -64,7 +64,10 @@ impl Splitter {
     /// All parts, ascending. Keys that are borders already are no reason to refuse.
     async fn split(&self, region: Region, mut keys: Vec<Bytes>, deadline: MonoTime) -> Result<Vec<Region>, Error> {
         let id = RegionId(region.id);
-        let store = self.store.get().ok_or(AdminError::Region(kv::Error::RegionNotFound { region: id }))?;
+        let store = self
+            .store
+            .get()
+            .ok_or(AdminError::Region(kv::Error::RegionNotFound { region: id }))?;
         keys.sort();
         keys.dedup();
         keys.retain(|key| *key != region.start_key);
@@ -96,7 +99,10 @@ impl Splitter {
         store.split(id, epoch, ones, Box::new(move |outcome| drop(answer.send(outcome))));
         let outcome = tokio::time::timeout(deadline.since(MonoTime::now()), answered).await;
         // Too late, or the store stops: whether it takes place is not known.
-        outcome.map_err(|_| kv::Error::Deadline).and_then(|told| told.map_err(|_| kv::Error::Shutdown)).map_err(AdminError::from)??;
+        outcome
+            .map_err(|_| kv::Error::Deadline)
+            .and_then(|told| told.map_err(|_| kv::Error::Shutdown))
+            .map_err(AdminError::from)??;
         Ok(parts.children.into_iter().chain([parts.region]).collect())
     }
 }

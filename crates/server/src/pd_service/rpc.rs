@@ -463,7 +463,9 @@ impl Pd for PdService {
         let peers = region.map_or(0, |region| region.peers.len()) as u64;
         let count = u64::from(split_count);
         if peers == 0 || count == 0 {
-            return Err(Status::invalid_argument("a region with peers, and into how many parts, is wanted"));
+            return Err(Status::invalid_argument(
+                "a region with peers, and into how many parts, is wanted",
+            ));
         }
         let ids = |first: u64| {
             let each = move |at: u64| first + at * (1 + peers);
@@ -499,7 +501,9 @@ impl Pd for PdService {
                 Err(error) => return refused(error),
             };
             let begins_there = |(info, key): (&Option<Arc<RegionInfo>>, &bytes::Bytes)| {
-                info.as_ref().filter(|info| info.region.start_key == *key).map(|info| info.region.id)
+                info.as_ref()
+                    .filter(|info| info.region.start_key == *key)
+                    .map(|info| info.region.id)
             };
             begins = found.iter().zip(&split_keys).filter_map(begins_there).collect();
             if begins.len() == split_keys.len() {
@@ -510,7 +514,9 @@ impl Pd for PdService {
             }
             tokio::time::sleep(SPLIT_PAUSE).await;
         }
-        let finished_percentage = (100 * begins.len() as u64).checked_div(split_keys.len() as u64).unwrap_or(100);
+        let finished_percentage = (100 * begins.len() as u64)
+            .checked_div(split_keys.len() as u64)
+            .unwrap_or(100);
         Ok(Response::new(SplitRegionsResponse {
             header: Some(self.header(None)),
             finished_percentage,
@@ -552,7 +558,21 @@ impl PdService {
             Some(info) => found!(&info => GetRegionResponse),
             None => GetRegionResponse::default(),
         });
-        self.answer(header, Request::Regions(vec![lookup]), told).await
+        let mut looks = 0;
+        loop {
+            let answer = self
+                .answer(header.clone(), Request::Regions(vec![lookup.clone()]), told)
+                .await?;
+            let found = answer.get_ref();
+            let refused = found.header.as_ref().is_some_and(|header| header.error.is_some());
+            // Between the words of two leaders about a region that was divided, part of its range is nobody's.
+            let is_gap = found.region.is_none() && !refused && matches!(lookup, Lookup::Key(_));
+            if !is_gap || looks == GAP_LOOKS {
+                return Ok(answer);
+            }
+            looks += 1;
+            tokio::time::sleep(GAP_PAUSE).await;
+        }
     }
 
     async fn query(&self, request: QueryRegionRequest) -> Result<QueryRegionResponse, Status> {
@@ -607,6 +627,9 @@ impl PdService {
     }
 }
 
+/// How often a key's region is looked for that nobody holds, and how long between two looks: clients take none for an answer.
+const GAP_LOOKS: u32 = 10;
+const GAP_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// How often new borders are looked for, and how long between two looks.
 const SPLIT_LOOKS: u32 = 50;
 const SPLIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -273,7 +273,8 @@ impl Handlers {
             split_keys.push(split_key);
         }
         let region_key = |key: Bytes| match is_raw_kv {
-            true => raw::api::region_key(self.api, key).map_err(|error| Status::invalid_argument(base::log::chain(&error).to_string())),
+            true => raw::api::region_key(self.api, key)
+                .map_err(|error| Status::invalid_argument(base::log::chain(&error).to_string())),
             false => Ok(base::codec::encode_bytes(&key).into()),
         };
         let keys = split_keys.into_iter().map(region_key).collect::<Result<Vec<_>, Status>>()?;

@@ -26,6 +26,8 @@ pub enum Fault {
     Crash(u64),
     Restart(u64),
     Resume(u64),
+    /// A region is divided.
+    Split(base::RegionId),
     DiskRecovers(u64),
     /// Links are mended: one of them, or all.
     Mend {
@@ -135,6 +137,8 @@ impl World {
                 self.after(down, Fault::Restart(store));
             }
             Fault::Crash(_) => {}
+            Fault::Split(region) if self.chaos => self.split_region(region),
+            Fault::Split(_) => {}
             Fault::Restart(store) => self.restart(store),
             Fault::Resume(store) => self.resume(store)?,
             Fault::DiskRecovers(store) => self.stores.get_mut(&store).expect("stores are never removed").disk.slowness = 1,
@@ -148,7 +152,7 @@ impl World {
         Ok(())
     }
 
-    fn after(&mut self, span: Duration, fault: Fault) {
+    pub(super) fn after(&mut self, span: Duration, fault: Fault) {
         self.queue.push(self.queue.now() + span, Event::Fault(fault));
     }
 
@@ -367,7 +371,7 @@ impl World {
         self.post(store, region, peer::Event::Campaign);
     }
 
-    fn post(&mut self, store: u64, region: RegionId, event: peer::Event) {
+    pub(super) fn post(&mut self, store: u64, region: RegionId, event: peer::Event) {
         let now = self.now();
         let paused = self.stores.get(&store).is_some_and(|slot| slot.inbox.is_some());
         let Some(running) = self.running_mut(store).filter(|_| !paused) else {
@@ -380,7 +384,7 @@ impl World {
     }
 
     /// Gives the region's leader an administrative request; whether there is a leader.
-    pub(super) fn admin(&mut self, region: RegionId, event: impl FnOnce(peer::AdminReply) -> peer::Event) -> bool {
+    fn admin(&mut self, region: RegionId, event: impl FnOnce(peer::AdminReply) -> peer::Event) -> bool {
         let Some((store, _)) = self.leader(region) else { return false };
         let outcomes = self.admin_outcomes.clone();
         let reply = Box::new(move |result: Result<(), raftstore::command::AdminError>| {
@@ -392,6 +396,10 @@ impl World {
 
     fn change_some_membership(&mut self) {
         let region = self.pick_region();
+        self.change_membership_somehow(region);
+    }
+
+    pub(super) fn change_membership_somehow(&mut self, region: RegionId) {
         let Some((_, leader)) = self.leader(region) else { return };
         let current = (**leader.region()).clone();
         // Now and then under an old epoch, which must be refused.

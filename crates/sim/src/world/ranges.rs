@@ -1,13 +1,16 @@
 //! Regions that are divided while the world runs.
 
+use std::time::Duration;
+
 use base::RegionId;
 use bytes::Bytes;
 use engine::{Cf, keys};
 use proto::metapb::{Region, RegionEpoch};
+use raftstore::command::AdminError;
 use raftstore::peer;
 use raftstore::split::SplitOne;
 
-use super::World;
+use super::{Fault, World};
 use crate::workload::LETTERS;
 
 /// Regions beyond which no more are made: each costs the simulation time.
@@ -15,10 +18,20 @@ const REGIONS_MAX: usize = 12;
 
 impl World {
     pub(super) fn split_some(&mut self) {
+        let region = self.pick_region();
+        if self.rng_faults.chance(0.4) {
+            // While a new peer waits for its first data.
+            self.change_membership_somehow(region);
+            let after = Duration::from_millis(self.rng_faults.between(1, 150));
+            return self.after(after, Fault::Split(region));
+        }
+        self.split_region(region);
+    }
+
+    pub(super) fn split_region(&mut self, region: RegionId) {
         if self.region_ids().len() >= REGIONS_MAX {
             return;
         }
-        let region = self.pick_region();
         let Some((store, leader)) = self.leader(region) else { return };
         let current = (**leader.region()).clone();
         let mut borders: Vec<Bytes> = LETTERS.iter().map(|letter| Bytes::from(letter.to_string())).collect();
@@ -60,8 +73,17 @@ impl World {
         };
         let parts: Vec<_> = cuts.into_iter().map(one).collect();
         let ids = parts.iter().map(|one| RegionId(one.region_id)).collect();
-        let asked = self.admin(RegionId(region.id), |reply| peer::Event::Split { epoch, parts, reply });
-        self.counts.add_many("split_asked", u64::from(asked));
+        let Some((store, _)) = self.leader(RegionId(region.id)) else {
+            return ids;
+        };
+        self.counts.add("split_asked");
+        let outcomes = self.admin_outcomes.clone();
+        let reply = Box::new(move |outcome: Result<(), AdminError>| {
+            outcomes
+                .lock()
+                .add(if outcome.is_ok() { "split_ok" } else { "split_refused" });
+        });
+        self.post(store, RegionId(region.id), peer::Event::Split { epoch, parts, reply });
         ids
     }
 }
