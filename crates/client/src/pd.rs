@@ -221,6 +221,24 @@ impl Pd {
         Ok(answer.await?.regions)
     }
 
+    /// Lets regions end at these borders; waits a few seconds for it. Tells in hundredths how much came about, and the regions
+    /// that begin there.
+    pub async fn split_regions(&self, borders: Vec<Bytes>) -> Result<(u64, Vec<RegionId>), Error> {
+        let mut call = self.begin();
+        let answer = self.shared.ask(&mut call, |link, header| {
+            let mut client = link.client.clone();
+            let request = pdpb::SplitRegionsRequest {
+                header: Some(header),
+                split_keys: borders.clone(),
+                ..pdpb::SplitRegionsRequest::default()
+            };
+            async move { client.split_regions(request).await }
+        });
+        let answer = answer.await?;
+        let ids = answer.regions_id.into_iter().map(RegionId).collect();
+        Ok((answer.finished_percentage, ids))
+    }
+
     /// Id of a keyspace. Errors with [`PdError::NotFound`] if there is none of that name.
     pub async fn keyspace_id(&self, name: &str) -> Result<u32, Error> {
         let mut call = self.begin();
@@ -525,6 +543,7 @@ answers!(
     pdpb::GetStoreResponse,
     pdpb::GetRegionResponse,
     pdpb::ScanRegionsResponse,
+    pdpb::SplitRegionsResponse,
     pdpb::UpdateGcSafePointResponse,
     keyspacepb::LoadKeyspaceResponse,
 );

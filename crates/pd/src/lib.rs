@@ -19,6 +19,7 @@ pub mod planted;
 pub mod regions;
 pub mod request;
 pub mod shell;
+pub mod splits;
 pub mod state;
 pub mod stores;
 pub mod tso;

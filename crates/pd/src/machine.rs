@@ -18,6 +18,7 @@ use crate::operator::{self, Candidate, Operator, Operators};
 use crate::planted::{self, Bug};
 use crate::regions::{Directory, KeyRange, Lookup, RegionInfo};
 use crate::request::{Reply, Request};
+use crate::splits::Splits;
 use crate::state::{State, is_tombstone};
 use crate::stores::{Beats, StoreView};
 use crate::tso::{self, Tso};
@@ -87,6 +88,7 @@ pub struct Machine<T> {
     regions: Directory,
     beats: Beats,
     operators: Operators,
+    splits: Splits,
     tso: Tso,
     tso_waiting: VecDeque<(T, u32)>,
     ids: Range<u64>,
@@ -131,6 +133,7 @@ impl<T> Machine<T> {
             regions,
             beats: Beats::default(),
             operators: Operators::default(),
+            splits: Splits::default(),
             tso,
             tso_waiting: VecDeque::new(),
             ids: 0..0,
@@ -191,6 +194,13 @@ impl<T> Machine<T> {
         match request {
             Request::Tso { count } => self.on_tso(wall, token, count, effects),
             Request::AllocIds { count } => self.on_alloc_ids(token, count, effects),
+            Request::SplitAt(keys) if self.state.is_bootstrapped() => {
+                let fits = self.splits.want(now, keys);
+                effects.want_reports = true;
+                effects
+                    .reply
+                    .push((token, if fits { Ok(Reply::Done) } else { Err(Error::Busy) }));
+            }
             request => match self.command(wall, request) {
                 Ok(command) => self.propose(command, Some(token), effects),
                 Err(query) => {
@@ -290,6 +300,7 @@ impl<T> Machine<T> {
                 reason: "a barrier needs a time to live above zero".to_owned(),
             }),
             Request::Tso { .. }
+            | Request::SplitAt(_)
             | Request::AllocIds { .. }
             | Request::Members
             | Request::IsBootstrapped
@@ -536,7 +547,8 @@ impl<T> Machine<T> {
         let stores = self.state.stores.values().filter(|store| !is_tombstone(store)).map(candidate);
         let Some(plan) = operator::plan(info, max_peer_count, stores) else {
             self.operators.settle(id);
-            return None;
+            let cuts = self.splits.within(now, &info.region);
+            return (!cuts.is_empty()).then_some(Operator::Split(cuts));
         };
         self.operators.issue(info, plan, || self.ids.next().map(PeerId))
     }

@@ -7,18 +7,21 @@
 use std::collections::BTreeMap;
 
 use base::{PeerId, RegionId, StoreId};
+use bytes::Bytes;
 use proto::metapb::{Peer, PeerRole};
 
 use crate::regions::RegionInfo;
 use crate::stores::Liveness;
 
-/// One change of a region's membership, for its leader to carry out.
+/// One change of a region, for its leader to carry out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Operator {
     AddLearner(Peer),
     /// The peer is a learner that has caught up.
     Promote(Peer),
     Remove(Peer),
+    /// Divide the region at these region keys, ascending, all inside it.
+    Split(Vec<Bytes>),
 }
 
 /// An [`Operator`] whose new peer has no id yet.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use base::{StoreId, Ts};
+use bytes::Bytes;
 use proto::ferrite_pd as record;
 use proto::metapb::{Region, Store};
 use proto::pdpb::StoreStats;
@@ -46,6 +47,8 @@ pub enum Request {
         limit: Option<usize>,
         no_gaps: bool,
     },
+    /// Regions should end at these region keys: their leaders are told. Whether they do is to be looked up.
+    SplitAt(Vec<Bytes>),
     MaxPeerCount,
     PutMaxPeerCount(u32),
     GcSafePoint,

@@ -11,14 +11,17 @@ use engine::kv::{Error as KvError, Modify, Reply};
 use engine::{Batch, Cf, Engine, keys};
 use prost::Message;
 use proto::ferrite_raft::{ApplyState, Command, RegionState, region_state};
-use proto::metapb::Region;
+use proto::metapb::{Peer, Region};
 use raft::eraftpb::ConfChangeV2;
 
 use crate::command::{self, AdminError};
 use crate::peer::AdminReply;
 use crate::planted::{self, Bug};
+use crate::registry::{Born, Registry};
 use crate::snapshot::{Generate, Key, Snapshots};
+use crate::split::{self, Parts};
 use crate::storage::LogPosition;
+use crate::store::INITIAL;
 use crate::{Error, Result, region};
 
 /// A committed entry, with those who wait for it.
@@ -43,6 +46,10 @@ pub enum ApplyTask {
     },
     /// Make a raft snapshot of what is applied now.
     Generate,
+    /// A split made this region, whose peer waited here without its range: its data is in place.
+    Begin {
+        region: Region,
+    },
 }
 
 /// A change of membership that took place.
@@ -52,11 +59,32 @@ pub struct ConfApplied {
     pub raft: ConfChangeV2,
 }
 
+/// A change of the region that took place.
+#[derive(Debug)]
+pub enum Change {
+    Conf(ConfApplied),
+    Split(Parts),
+}
+
+impl Change {
+    /// The region after it.
+    pub fn region(&self) -> &Region {
+        match self {
+            Change::Conf(conf) => &conf.region,
+            Change::Split(parts) => &parts.region,
+        }
+    }
+}
+
 /// What the peer is told once a task is done.
 #[derive(Debug, Default)]
 pub struct Applied {
     pub position: LogPosition,
-    pub conf_changes: Vec<ConfApplied>,
+    /// In the order in which they took place.
+    pub changes: Vec<Change>,
+    /// What was put, for the region's size.
+    pub put_bytes: u64,
+    pub put_keys: u64,
     /// Set after a raft snapshot was put in place.
     pub installed: Option<Region>,
 }
@@ -70,15 +98,23 @@ pub struct Outcome {
     pub admin_answers: Vec<(AdminReply, std::result::Result<(), AdminError>)>,
     /// A raft snapshot to be written out, off this thread; its end goes to the peer.
     pub generate: Option<Generate>,
+    /// New regions whose peers are to be made, before the region's own peer hears of the split.
+    pub born: Vec<Born>,
 }
 
 pub struct Applier {
-    me: PeerId,
+    me: Peer,
     region: Region,
+    /// What the last split took from the region: told to those who still believe in the old range.
+    siblings: Vec<Region>,
     applied: LogPosition,
     engine: Arc<dyn Engine>,
     snapshots: Arc<dyn Snapshots>,
+    registry: Arc<Registry>,
     batch: Batch,
+    /// Put since the peer was told last.
+    put_bytes: u64,
+    put_keys: u64,
     /// What the planted bug applies a second time.
     replay: Vec<Modify>,
 }
@@ -88,19 +124,24 @@ const BATCH_BYTES: usize = 1 << 20;
 
 impl Applier {
     pub fn new(
-        me: PeerId,
+        me: Peer,
         region: Region,
         applied: LogPosition,
         engine: Arc<dyn Engine>,
         snapshots: Arc<dyn Snapshots>,
+        registry: Arc<Registry>,
     ) -> Applier {
         Applier {
             me,
             region,
+            siblings: Vec::new(),
             applied,
             engine,
             snapshots,
+            registry,
             batch: Batch::new(),
+            put_bytes: 0,
+            put_keys: 0,
             replay: Vec::new(),
         }
     }
@@ -111,6 +152,11 @@ impl Applier {
 
     pub fn applied(&self) -> LogPosition {
         self.applied
+    }
+
+    /// The region as last applied; its peer hears of changes a little later.
+    pub fn region(&self) -> &Region {
+        &self.region
     }
 
     /// Does a task. An error is local to this store: applying must stop, or peers part ways.
@@ -124,6 +170,7 @@ impl Applier {
                 }
                 self.write_batch()?;
                 applied.position = self.applied;
+                (applied.put_bytes, applied.put_keys) = (std::mem::take(&mut self.put_bytes), std::mem::take(&mut self.put_keys));
                 outcome.applied = Some(applied);
             }
             ApplyTask::Install { key, region } => {
@@ -133,6 +180,10 @@ impl Applier {
                     installed: Some(region),
                     ..Applied::default()
                 });
+            }
+            ApplyTask::Begin { region } => {
+                self.region = region;
+                self.applied = INITIAL;
             }
             ApplyTask::Generate => {
                 let key = Key {
@@ -156,18 +207,33 @@ impl Applier {
             "region {}: entries must be applied one after the other",
             self.region.id
         );
-        let admin_result = match entry.changes_conf {
-            true => self.apply_conf_change(&entry, applied)?,
-            false => Ok(()),
-        };
-        let result = match entry.changes_conf || entry.data.is_empty() {
-            true => Ok(()),
-            false => self.apply_changes(entry.data)?,
-        };
-        self.applied = LogPosition {
+        let position = LogPosition {
             index: entry.index,
             term: entry.term,
         };
+        let (mut result, mut admin_result) = (Ok(()), Ok(()));
+        if entry.changes_conf {
+            admin_result = self.apply_conf_change(&entry, applied)?;
+        } else if !entry.data.is_empty() {
+            let mut command = Command::decode(entry.data).map_err(|source| Error::Decode {
+                what: "raft entry",
+                source,
+            })?;
+            match command.split.take() {
+                Some(split) => {
+                    let epoch = command.epoch.unwrap_or_default();
+                    admin_result = match split::split(&self.region, epoch, &split.regions) {
+                        Ok(parts) => {
+                            self.split(position, parts, applied, outcome)?;
+                            Ok(())
+                        }
+                        Err(refused) => Err(refused),
+                    };
+                }
+                None => result = self.apply_changes(command)?,
+            }
+        }
+        self.applied = position;
         outcome
             .answers
             .extend(entry.replies.into_iter().map(|reply| (reply, result.clone())));
@@ -178,14 +244,11 @@ impl Applier {
         Ok(())
     }
 
-    fn apply_changes(&mut self, data: Bytes) -> Result<std::result::Result<(), KvError>> {
-        let command = Command::decode(data).map_err(|source| Error::Decode {
-            what: "raft entry",
-            source,
-        })?;
-        if command.epoch.unwrap_or_default().version != region::epoch(&self.region).version {
+    fn apply_changes(&mut self, command: Command) -> Result<std::result::Result<(), KvError>> {
+        let is_current = command.epoch.unwrap_or_default().version == region::epoch(&self.region).version;
+        if !is_current && !planted::on(Bug::WriteOverSplit) {
             return Ok(Err(KvError::EpochNotMatch {
-                current: vec![self.region.clone()],
+                current: std::iter::once(&self.region).chain(&self.siblings).cloned().collect(),
             }));
         }
         if planted::on(Bug::ApplyTwiceAfterSnapshot) {
@@ -205,7 +268,11 @@ impl Applier {
 
     fn apply_change(&mut self, change: Modify) -> Result<()> {
         match change {
-            Modify::Put { cf, key, value } => self.batch.put(cf, keys::data_key(&key), value),
+            Modify::Put { cf, key, value } => {
+                self.put_bytes += (key.len() + value.len() + 1) as u64;
+                self.put_keys += u64::from(cf != Cf::Lock);
+                self.batch.put(cf, keys::data_key(&key), value);
+            }
             Modify::Delete { cf, key } => self.batch.delete(cf, keys::data_key(&key)),
             Modify::DeleteRange { cf, start, end } => {
                 // Not part of the batch: what came before it must be there first, and it is redone whole after a crash.
@@ -237,35 +304,60 @@ impl Applier {
             }
         };
         self.region = next.clone();
-        let stays = region::peer_of(&next, self.me).is_some();
+        let stays = region::peer_of(&next, PeerId(self.me.id)).is_some();
         let state = if stays {
             region_state::State::Normal
         } else {
             region_state::State::Tombstone
         };
-        self.put_region_state(state, &next);
-        applied.conf_changes.push(ConfApplied { region: next, raft });
+        self.put_region_state(state, &next, self.me.id);
+        applied.changes.push(Change::Conf(ConfApplied { region: next, raft }));
         Ok(Ok(()))
     }
 
-    fn put_region_state(&mut self, state: region_state::State, region: &Region) {
+    /// Divides the region, in one batch with all that was applied before. That is made durable before any of the new regions can log
+    /// or promise anything: a log must never tell of a region that a crash took back.
+    fn split(&mut self, position: LogPosition, parts: Parts, applied: &mut Applied, outcome: &mut Outcome) -> Result<()> {
+        let (registry, me) = (self.registry.clone(), self.me);
+        self.put_region_state(region_state::State::Normal, &parts.region, me.id);
+        self.applied = position;
+        let (born, written) = registry.split(&parts, &me, |born| {
+            for child in born {
+                self.put_region_state(region_state::State::Normal, &child.region, child.me.id);
+                self.put_apply_state(RegionId(child.region.id), INITIAL);
+            }
+            self.write_batch()
+        });
+        written?;
+        self.engine.sync().map_err(|source| Error::Engine { act: "sync", source })?;
+        self.region = parts.region.clone();
+        self.siblings.clone_from(&parts.children);
+        outcome.born.extend(born);
+        applied.changes.push(Change::Split(parts));
+        Ok(())
+    }
+
+    fn put_region_state(&mut self, state: region_state::State, region: &Region, peer: u64) {
         let record = RegionState {
             state: state as i32,
             region: Some(region.clone()),
-            peer_id: self.me.0,
+            peer_id: peer,
         };
         self.batch
             .put(Cf::Local, keys::region_state(RegionId(region.id)), record.encode_to_vec());
     }
 
+    fn put_apply_state(&mut self, region: RegionId, position: LogPosition) {
+        let state = ApplyState {
+            applied_index: position.index,
+            applied_term: position.term,
+        };
+        self.batch.put(Cf::Local, keys::apply_state(region), state.encode_to_vec());
+    }
+
     /// Writes what is gathered, with the apply state of the last entry in it.
     fn write_batch(&mut self) -> Result<()> {
-        let state = ApplyState {
-            applied_index: self.applied.index,
-            applied_term: self.applied.term,
-        };
-        self.batch
-            .put(Cf::Local, keys::apply_state(RegionId(self.region.id)), state.encode_to_vec());
+        self.put_apply_state(RegionId(self.region.id), self.applied);
         let batch = std::mem::take(&mut self.batch);
         self.engine
             .write(batch)
@@ -285,7 +377,8 @@ impl Applier {
         self.snapshots.load(key, &*self.engine)?;
         self.region = region.clone();
         self.applied = key.position;
-        self.put_region_state(region_state::State::Normal, region);
+        self.siblings.clear();
+        self.put_region_state(region_state::State::Normal, region, self.me.id);
         for change in std::mem::take(&mut self.replay) {
             if planted::on(Bug::ApplyTwiceAfterSnapshot) {
                 self.apply_change(change)?;

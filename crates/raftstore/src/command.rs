@@ -81,7 +81,7 @@ pub fn encode_changes(epoch: RegionEpoch, changes: Vec<Modify>) -> Vec<u8> {
     Command {
         epoch: Some(epoch),
         changes,
-        conf_change: None,
+        ..Command::default()
     }
     .encode_to_vec()
 }
@@ -91,8 +91,8 @@ pub fn encode_conf_change(epoch: RegionEpoch, changes: Vec<ConfOne>) -> (Vec<u8>
     let raft = raft_conf_change(&changes);
     let command = Command {
         epoch: Some(epoch),
-        changes: Vec::new(),
         conf_change: Some(ConfChange { changes }),
+        ..Command::default()
     };
     (command.encode_to_vec(), raft)
 }

@@ -33,6 +33,16 @@ section! { "raft",
         pub flush_interval: Span = Span::secs(10),
         /// How often a leader tells the placement driver of its region when nothing changed. Fixed at start.
         pub region_heartbeat: Span = Span::secs(60),
+        /// Size of the parts into which a region that has grown too large is divided: bytes of keys and values, before compression.
+        /// From "64KiB" to "10GiB". Fixed at start.
+        pub region_split_size: ByteSize = ByteSize::mib(96),
+        /// Size above which a region is divided. At least `region-split-size`. Fixed at start.
+        pub region_max_size: ByteSize = ByteSize::mib(144),
+        /// Keys of the parts into which a region with too many of them is divided; each version of a key counts. At least 64.
+        /// Fixed at start.
+        pub region_split_keys: u64 = 960_000,
+        /// Number of keys above which a region is divided. At least `region-split-keys`. Fixed at start.
+        pub region_max_keys: u64 = 1_440_000,
         /// Threads that step peers. Fixed at start.
         pub raft_threads: u32 = 1,
         /// Threads that apply committed entries. Fixed at start.
@@ -83,6 +93,28 @@ impl Config {
         check(
             (1 << 10..=64 << 20).contains(&self.message_max.0),
             format!("raft.message-max = {}: wanted 1KiB to 64MiB", self.message_max),
+        );
+        check(
+            (64 << 10..=10 << 30).contains(&self.region_split_size.0),
+            format!("raft.region-split-size = {}: wanted 64KiB to 10GiB", self.region_split_size),
+        );
+        check(
+            self.region_max_size.0 >= self.region_split_size.0,
+            format!(
+                "raft.region-max-size = {}: wanted at least raft.region-split-size ({})",
+                self.region_max_size, self.region_split_size
+            ),
+        );
+        check(
+            self.region_split_keys >= 64,
+            format!("raft.region-split-keys = {}: wanted at least 64", self.region_split_keys),
+        );
+        check(
+            self.region_max_keys >= self.region_split_keys,
+            format!(
+                "raft.region-max-keys = {}: wanted at least raft.region-split-keys ({})",
+                self.region_max_keys, self.region_split_keys
+            ),
         );
         for (name, value, max) in [
             ("inflight-max", u64::from(self.inflight_max), 100_000),

@@ -12,6 +12,8 @@ use crate::lease::LeaseEnd;
 #[derive(Clone, Debug)]
 pub struct Delegate {
     pub region: Arc<Region>,
+    /// What the last split took from the region.
+    pub siblings: Arc<Vec<Region>>,
     pub peer: PeerId,
     pub term: u64,
     pub lease: LeaseEnd,
@@ -24,6 +26,7 @@ impl Delegate {
         if !self.lease.holds(now) || !self.lease.is_current() || ctx.term > self.term {
             return None;
         }
-        Some(crate::region::check_context(&self.region, self.peer, ctx))
+        let checked = crate::region::check_context(&self.region, self.peer, ctx);
+        Some(checked.map_err(|error| crate::region::with_siblings(error, &self.siblings)))
     }
 }

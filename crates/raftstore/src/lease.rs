@@ -36,7 +36,12 @@ impl LeaseEnd {
 
     /// Whether the leader has applied all that it knows to be committed, so that what the engine holds is the latest.
     pub fn is_current(&self) -> bool {
-        !self.behind.load(Ordering::Acquire)
+        !self.behind.load(Ordering::Acquire) || crate::planted::on(crate::planted::Bug::LeaseOverSplit)
+    }
+
+    /// Whether this was taken back for good, or no quorum has answered yet.
+    pub fn is_over(&self) -> bool {
+        self.end.load(Ordering::Acquire) == 0
     }
 
     pub(crate) fn set_behind(&self, behind: bool) {
@@ -67,6 +72,20 @@ impl Lease {
 
     pub fn end(&self) -> &LeaseEnd {
         &self.end
+    }
+
+    /// The range is another one: takes the lease back from everybody who holds it for the old one, and gives it out anew.
+    pub fn renew_readers(&mut self) {
+        if crate::planted::on(crate::planted::Bug::LeaseOverSplit) {
+            return;
+        }
+        let end = self.end.end.swap(0, Ordering::AcqRel);
+        let ticked = self.end.ticked.load(Ordering::Acquire);
+        self.end = LeaseEnd::default();
+        self.end.end.store(end, Ordering::Release);
+        self.end.ticked.store(ticked, Ordering::Release);
+        // Until the step that does this ends.
+        self.end.set_behind(true);
     }
 
     /// A term as leader begins; there is no lease before a quorum answers in it.

@@ -21,8 +21,11 @@ mod metrics;
 pub mod peer;
 pub mod planted;
 pub mod region;
+pub mod registry;
 pub mod shell;
+pub mod size;
 pub mod snapshot;
+pub mod split;
 pub mod storage;
 pub mod store;
 

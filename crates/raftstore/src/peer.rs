@@ -11,6 +11,8 @@ mod maintain;
 mod propose;
 mod read;
 mod ready;
+mod size;
+mod split;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -31,8 +33,12 @@ use crate::command::{AdminError, ConfOne};
 use crate::config::Config;
 use crate::delegate::Delegate;
 use crate::lease::Lease;
+use crate::size::Measured;
 use crate::snapshot::Generated;
+use crate::split::SplitOne;
 use crate::storage::{Fetch, LogCache, LogPosition};
+
+pub use size::SplitWanted;
 
 /// Outcome of an administrative request.
 pub type AdminReply = Box<dyn FnOnce(Result<(), AdminError>) + Send>;
@@ -58,6 +64,14 @@ pub enum Event {
         changes: Vec<ConfOne>,
         reply: AdminReply,
     },
+    /// Divide the region, made under this epoch.
+    Split {
+        epoch: metapb::RegionEpoch,
+        parts: Vec<SplitOne>,
+        reply: AdminReply,
+    },
+    /// A split on this store made this peer's region, which it waited for: its data is in place.
+    Begin(Box<metapb::Region>),
     /// Hand leadership to this peer. The answer tells that it began.
     TransferLeader {
         to: PeerId,
@@ -84,6 +98,8 @@ pub enum Event {
         to: PeerId,
         ok: bool,
     },
+    /// What [`Effects::measure`] asked for, or `None` if it could not be done.
+    Measured(Option<Measured>),
     /// The engine holds everything up to this applied index durably.
     Durable {
         applied: u64,
@@ -125,6 +141,9 @@ pub struct Report {
     pub pending: Vec<metapb::Peer>,
     /// Peers not heard of, with for how many seconds.
     pub down: Vec<(metapb::Peer, u64)>,
+    /// About how large the region is; zero while that is not known.
+    pub bytes: u64,
+    pub keys: u64,
 }
 
 /// What a step wants done, in any order but for what each field says.
@@ -146,8 +165,18 @@ pub struct Effects {
     /// What readers on other threads may now use; `Some(None)` takes it away.
     pub publish: Option<Option<Delegate>>,
     pub report: Option<Report>,
+    /// To be told before `report`: new regions, for which this store's peers will most likely speak soon.
+    pub report_parts: Vec<Report>,
     /// The region's range or membership is a new one.
     pub region_changed: Option<Arc<metapb::Region>>,
+    /// Regions whose peers on this store should stand for election: a split made them, and this peer leads the old one.
+    pub campaign: Vec<RegionId>,
+    /// Walk over the region, to tell its size and where to divide it.
+    pub measure: Option<Arc<metapb::Region>>,
+    /// The region has grown too large.
+    pub split_wanted: Option<SplitWanted>,
+    /// A raft snapshot that came will not be put in place.
+    pub snapshot_refused: bool,
     /// This peer is no longer a member: destroy it and its data.
     pub destroy: bool,
 }
@@ -190,6 +219,8 @@ pub struct Start {
     /// Seed of everything this peer draws; differs at each restart.
     pub seed: u64,
     pub now: MonoTime,
+    /// Nothing of it was ever logged: it has promised nothing to any leader.
+    pub is_new: bool,
 }
 
 pub struct Peer {
@@ -197,6 +228,8 @@ pub struct Peer {
     config: Arc<Config>,
     node: RawNode<LogCache>,
     region: Arc<metapb::Region>,
+    /// What the last split took from the region: told to those who still believe in the old range.
+    siblings: Arc<Vec<metapb::Region>>,
     applied: LogPosition,
     durable: u64,
     /// Peers of other stores by id, as messages named them; for answers to peers that the region does not list yet.
@@ -215,12 +248,16 @@ pub struct Peer {
     /// A change of membership was refused since then, which the placement driver would tell again only at the next report.
     refused_change: bool,
     log_bytes: u64,
+    size: size::Size,
     /// Writes of this step that will share an entry.
     gather: propose::Gather,
     proposals: VecDeque<Proposal>,
     reads: read::Reads,
     /// Numbers of writes under way, oldest first.
     unpersisted: VecDeque<u64>,
+    /// Added to the crate's numbers, so that they differ from those before this peer had its range.
+    ready_base: u64,
+    ready_last: u64,
     incoming: Option<Incoming>,
     /// A snapshot is being generated.
     generating: bool,
@@ -237,13 +274,14 @@ impl Peer {
             applied,
             seed,
             now,
+            is_new,
         } = start;
         let mut rng = SmallRng::seed_from_u64(seed ^ peer.id.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let election = config.election_ticks;
         let (election_min, election_max) = (election, election + election / 2 + 1);
         let first_wait = rng.random_range(election_min..election_max);
         let reads = read::Reads::new(peer.id, rng.random());
-        let restarted = log.hard_state().term > 0;
+        let restarted = log.hard_state().term > 0 && !is_new;
         let votes_from = if restarted {
             now + config.tick.0 * election
         } else {
@@ -274,6 +312,7 @@ impl Peer {
             lease: Lease::new(config.lease.0),
             config,
             region: Arc::new(region),
+            siblings: Arc::default(),
             applied,
             durable: 0,
             known: BTreeMap::new(),
@@ -289,10 +328,13 @@ impl Peer {
             reported_lacking: Vec::new(),
             refused_change: false,
             log_bytes: 0,
+            size: size::Size::default(),
             gather: propose::Gather::default(),
             proposals: VecDeque::new(),
             reads,
             unpersisted: VecDeque::new(),
+            ready_base: 0,
+            ready_last: 0,
             incoming: None,
             generating: false,
             generated: None,
@@ -320,7 +362,7 @@ impl Peer {
         }
         match event {
             Event::Tick => self.on_tick(now, fx),
-            Event::Raft(message) => self.on_message(now, *message),
+            Event::Raft(message) => self.on_message(now, *message, fx),
             Event::Write {
                 ctx,
                 changes,
@@ -329,6 +371,8 @@ impl Peer {
             } => self.on_write(now, ctx, changes, deadline, reply, fx),
             Event::Read { ctx, reply } => self.on_read(now, ctx, reply, fx),
             Event::ConfChange { epoch, changes, reply } => self.on_conf_change(now, epoch, changes, reply, fx),
+            Event::Split { epoch, parts, reply } => self.on_split(now, epoch, parts, reply, fx),
+            Event::Begin(region) => self.on_begin(now, *region, fx),
             Event::TransferLeader { to, reply } => self.on_transfer_leader(to, reply, fx),
             Event::Campaign => self.on_campaign(),
             Event::Report if self.is_leader() => self.report(now, fx),
@@ -345,6 +389,7 @@ impl Peer {
                 };
                 self.node.report_snapshot(to.0, status);
             }
+            Event::Measured(measured) => self.on_measured(measured, fx),
             Event::Durable { applied } => self.durable = self.durable.max(applied),
         }
     }
@@ -355,7 +400,7 @@ impl Peer {
         self.applied.index < self.node.store().truncated().index
     }
 
-    fn on_message(&mut self, now: MonoTime, mut message: RaftMessage) {
+    fn on_message(&mut self, now: MonoTime, mut message: RaftMessage, fx: &mut Effects) {
         let Some(from) = message.from else { return };
         self.heard.insert(from.id, now);
         if crate::region::peer_of(&self.region, PeerId(from.id)).is_none() {
@@ -367,7 +412,9 @@ impl Peer {
         if crate::message::starts_campaign(message.kind) && self.is_installing() {
             return;
         }
-        if crate::message::is_snapshot(&message) && !self.admit_snapshot(&mut message) {
+        let is_snapshot = crate::message::is_snapshot(&message);
+        if is_snapshot && !self.admit_snapshot(&mut message) {
+            fx.snapshot_refused = true;
             return;
         }
         let Some(raft) = crate::message::from_wire(message) else {
@@ -376,6 +423,9 @@ impl Peer {
         // An error means a message that raft does not take from this sender in this state: dropping it is what is wanted.
         let from = raft.from;
         let _dropped = self.node.step(raft);
+        if is_snapshot {
+            fx.snapshot_refused |= self.forget_unwanted_snapshot();
+        }
         if self.node.raft.leader_id == from {
             self.election.heard_leader(self.ticks);
         }
@@ -458,7 +508,7 @@ fn refuse(event: Event, region: RegionId, fx: &mut Effects) {
     match event {
         Event::Write { reply, .. } => fx.answers.push((reply, Err(error))),
         Event::Read { reply, .. } => fx.read_errors.push((reply, error)),
-        Event::ConfChange { reply, .. } | Event::TransferLeader { reply, .. } => {
+        Event::ConfChange { reply, .. } | Event::Split { reply, .. } | Event::TransferLeader { reply, .. } => {
             fx.admin_answers.push((reply, Err(error.into())))
         }
         _ => {}

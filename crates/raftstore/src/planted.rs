@@ -16,16 +16,25 @@ pub enum Bug {
     ApplyTwiceAfterSnapshot = 5,
     /// A read index is answered without asking a quorum.
     ReadIndexWithoutQuorum = 6,
+    /// A write that was proposed before a split is applied after it, wherever its keys lie now.
+    WriteOverSplit = 7,
+    /// A new region's peer is made anew though one was there already: its votes are forgotten.
+    ChildForgetsVotes = 8,
+    /// A leader answers reads under its lease although what is committed, a split say, is not applied yet.
+    LeaseOverSplit = 9,
 }
 
 impl Bug {
-    pub const ALL: [(&'static str, Bug); 6] = [
+    pub const ALL: [(&'static str, Bug); 9] = [
         ("ack-before-fsync", Bug::AckBeforeFsync),
         ("vote-before-persist", Bug::VoteBeforePersist),
         ("lease-over-pause", Bug::LeaseOverPause),
         ("no-epoch-check", Bug::NoEpochCheck),
         ("apply-twice-after-snapshot", Bug::ApplyTwiceAfterSnapshot),
         ("read-index-without-quorum", Bug::ReadIndexWithoutQuorum),
+        ("write-over-split", Bug::WriteOverSplit),
+        ("child-forgets-votes", Bug::ChildForgetsVotes),
+        ("lease-over-split", Bug::LeaseOverSplit),
     ];
 }
 

@@ -42,6 +42,14 @@ pub fn check_context(region: &Region, me: PeerId, ctx: &Context) -> Result<(), E
     engine::kv::view::check_epoch(region, ctx)
 }
 
+/// Adds what the last split took from the region to an answer for somebody who believes in an older range.
+pub fn with_siblings(mut error: Error, siblings: &[Region]) -> Error {
+    if let Error::EpochNotMatch { current } = &mut error {
+        current.extend_from_slice(siblings);
+    }
+    error
+}
+
 /// Checks that changes touch the region alone.
 pub fn check_changes(region: &Region, changes: &[Modify]) -> Result<(), Error> {
     if crate::planted::on(crate::planted::Bug::NoEpochCheck) {

@@ -29,14 +29,18 @@ use crate::command::ConfOne;
 use crate::config::Config;
 use crate::delegate::Delegate;
 use crate::log::RaftLog;
-use crate::peer::{AdminReply, Effects, Event, Peer, Report};
+use crate::peer::{AdminReply, Effects, Event, Peer, Report, SplitWanted};
+use crate::registry::{Born, Registry};
 use crate::snapshot::{FileSnapshots, Receiving};
+use crate::split::SplitOne;
 use crate::store::{Decision, Store};
 use crate::{Error, RaftMessage, Result, Transport};
 
 /// Tells the placement driver of regions. Never blocks.
 pub trait Reporter: Send + Sync {
     fn report(&self, report: Report);
+    /// A region that is led here should be divided.
+    fn split_wanted(&self, wanted: SplitWanted);
     /// The region is no longer here.
     fn forget(&self, region: RegionId);
 }
@@ -80,6 +84,7 @@ pub(crate) struct Shared {
     answer: Answerer,
     fatal: Box<dyn Fn(&Error) + Send + Sync>,
     store: Mutex<Store>,
+    registry: Arc<Registry>,
     peers: PeerRouter,
     appliers: ApplyRouter,
     delegates: RwLock<HashMap<RegionId, Delegate>>,
@@ -135,6 +140,7 @@ impl RaftStore {
             reporter: parts.reporter,
             answer: parts.answer,
             fatal: parts.fatal,
+            registry: store.registry().clone(),
             store: Mutex::new(store),
             peers,
             appliers,
@@ -187,6 +193,15 @@ impl RaftStore {
             .values()
             .map(|delegate| delegate.region.clone())
             .collect()
+    }
+
+    /// A region that this store leads.
+    pub fn led(&self, region: RegionId) -> Option<Arc<metapb::Region>> {
+        self.shared
+            .delegates
+            .read()
+            .get(&region)
+            .map(|delegate| delegate.region.clone())
     }
 
     /// The region with the first key and the term in which this store leads it, if it does.
@@ -245,6 +260,11 @@ impl RaftStore {
     /// Changes the membership of a region that this store leads.
     pub fn change_membership(&self, region: RegionId, epoch: metapb::RegionEpoch, changes: Vec<ConfOne>, reply: AdminReply) {
         self.shared.send_request(region, Event::ConfChange { epoch, changes, reply });
+    }
+
+    /// Divides a region that this store leads, under this epoch. The parts are what [`split::split`](crate::split::split) says.
+    pub fn split(&self, region: RegionId, epoch: metapb::RegionEpoch, parts: Vec<SplitOne>, reply: AdminReply) {
+        self.shared.send_request(region, Event::Split { epoch, parts, reply });
     }
 
     /// Hands leadership of a region to another of its peers.
@@ -314,8 +334,28 @@ impl Shared {
     }
 
     fn deliver(&self, region: RegionId, message: RaftMessage) {
+        let is_snapshot = crate::message::is_snapshot(&message);
         // Full or gone: raft sends again what matters.
-        let _lossy = self.peers.try_send(region, Event::Raft(Box::new(message)));
+        if self.peers.try_send(region, Event::Raft(Box::new(message))).is_err() && is_snapshot {
+            self.registry.release(region);
+        }
+    }
+
+    /// Puts the peers of regions to work that a split made.
+    fn bear(&self, born: Vec<Born>) -> Result<()> {
+        for born in born {
+            let region = RegionId(born.region.id);
+            let made = self.store.lock().bear(&born, MonoTime::now())?;
+            match made {
+                Some((peer, applier)) => self.install(peer, applier),
+                // Removed meanwhile: then it is not to be.
+                None => drop(self.peers.send(region, Event::Begin(Box::new(born.region)))),
+            }
+            for message in self.registry.take_early(region) {
+                self.deliver(region, message);
+            }
+        }
+        Ok(())
     }
 
     /// Sends a request to a region; one that cannot be taken is answered here.
@@ -338,7 +378,9 @@ pub(crate) fn answer_error(event: Event, error: KvError) {
     match event {
         Event::Write { reply, .. } => reply(Err(error)),
         Event::Read { reply, .. } => reply(Err(error)),
-        Event::ConfChange { reply, .. } | Event::TransferLeader { reply, .. } => reply(Err(error.into())),
+        Event::ConfChange { reply, .. } | Event::Split { reply, .. } | Event::TransferLeader { reply, .. } => {
+            reply(Err(error.into()))
+        }
         _ => {}
     }
 }
@@ -363,11 +405,18 @@ impl Kv for RaftStore {
         let lent = delegates.get(&ctx.region).and_then(|delegate| {
             delegate
                 .try_read(ctx, now)
-                .map(|verdict| verdict.map(|()| (delegate.region.clone(), delegate.term)))
+                .map(|verdict| verdict.map(|()| (delegate.region.clone(), delegate.term, delegate.lease.clone())))
         });
         drop(delegates);
         match lent {
-            Some(Ok((region, term))) => reply(Ok(Arc::new(RegionView::new(shared.engine.snapshot(), region, term)))),
+            Some(Ok((region, term, lease))) => {
+                let snapshot = shared.engine.snapshot();
+                match lease.is_over() {
+                    // Taken back meanwhile, with the range or the peer: what the snapshot holds of it is anybody's guess.
+                    true => shared.send_request(ctx.region, Event::Read { ctx: ctx.clone(), reply }),
+                    false => reply(Ok(Arc::new(RegionView::new(snapshot, region, term)))),
+                }
+            }
             Some(Err(error)) => reply(Err(error)),
             None => shared.send_request(ctx.region, Event::Read { ctx: ctx.clone(), reply }),
         }

@@ -2,7 +2,6 @@
 //!
 //! Decides; shells carry out. Holds no peer itself, so that shells may spread peers over threads.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId};
@@ -13,8 +12,9 @@ use proto::metapb::{Peer as PeerMeta, Region};
 
 use crate::apply::Applier;
 use crate::config::Config;
-use crate::log::RaftLog;
+use crate::log::{Found, RaftLog};
 use crate::peer::{Peer, RaftWrite, Start};
+use crate::registry::{Born, Registry};
 use crate::snapshot::{Key, Snapshots};
 use crate::storage::{LogCache, LogPosition};
 use crate::{Error, RaftMessage, Result, message, region};
@@ -24,14 +24,6 @@ pub const INITIAL: LogPosition = LogPosition { index: 5, term: 5 };
 
 /// Version of the data directory's layout.
 pub const FORMAT: u32 = 1;
-
-/// What is known of a region here without asking its peer.
-#[derive(Clone, Debug)]
-struct Held {
-    peer: PeerId,
-    /// Set once the peer knows its range.
-    region: Option<Region>,
-}
 
 /// What to do with a message from another store.
 pub enum Decision {
@@ -53,9 +45,7 @@ pub struct Store {
     log: Arc<dyn RaftLog>,
     snapshots: Arc<dyn Snapshots>,
     seed: u64,
-    held: BTreeMap<RegionId, Held>,
-    /// Highest id of a peer that this store once had of a region and has no more.
-    tombstones: BTreeMap<RegionId, PeerId>,
+    registry: Arc<Registry>,
 }
 
 fn read<M: Message + Default>(engine: &dyn Engine, key: &[u8], what: &'static str) -> Result<Option<M>> {
@@ -157,8 +147,7 @@ impl Store {
             log,
             snapshots,
             seed,
-            held: BTreeMap::new(),
-            tombstones: BTreeMap::new(),
+            registry: Arc::default(),
         }
     }
 
@@ -168,7 +157,7 @@ impl Store {
 
     /// Regions held here.
     pub fn regions(&self) -> Vec<RegionId> {
-        self.held.keys().copied().collect()
+        self.registry.ids()
     }
 
     /// Finds all peers again after a start, finishing what a crash interrupted.
@@ -178,7 +167,7 @@ impl Store {
             let gone = state.state() == region_state::State::Tombstone;
             let region = state.region.unwrap_or_default();
             if gone {
-                self.tombstones.insert(RegionId(region.id), PeerId(state.peer_id));
+                self.registry.bury(RegionId(region.id), PeerId(state.peer_id));
                 if !region.peers.is_empty() {
                     self.bury(&region, PeerId(state.peer_id))?;
                 }
@@ -216,13 +205,19 @@ impl Store {
         let id = RegionId(region.id);
         let initialized = !region.peers.is_empty();
         let log = |source| Error::Log { act: "read", source };
-        let mut found = self.log.find(id).map_err(log)?.unwrap_or_default();
+        let found = self.log.find(id).map_err(log)?;
+        let is_new = found.is_none();
+        let mut found = found.unwrap_or_default();
         let apply: ApplyState = read(&*self.engine, &keys::apply_state(id), "apply state")?.unwrap_or_default();
         let applied = LogPosition {
             index: apply.applied_index,
             term: apply.applied_term,
         };
         let (mut region, mut applied) = (region, applied);
+        if applied == INITIAL && found.last_index < INITIAL.index {
+            // A split made it, and nothing of its own was logged since but votes of a peer that waited for it.
+            found = begun(&found.state);
+        }
         let truncated = LogPosition {
             index: found.state.truncated_index,
             term: found.state.truncated_term,
@@ -258,20 +253,8 @@ impl Store {
             return Err(Error::Inconsistent { region: id, what });
         }
         let cache = LogCache::new(&found, &region, tail);
-        self.held.insert(
-            id,
-            Held {
-                peer: PeerId(me.id),
-                region: initialized.then(|| region.clone()),
-            },
-        );
-        let applier = Applier::new(
-            PeerId(me.id),
-            region.clone(),
-            applied,
-            self.engine.clone(),
-            self.snapshots.clone(),
-        );
+        self.registry.hold(id, PeerId(me.id), initialized.then(|| region.clone()));
+        let applier = self.applier(me, region.clone(), applied);
         let start = Start {
             peer: me,
             region,
@@ -279,8 +262,33 @@ impl Store {
             applied,
             seed: self.seed,
             now,
+            is_new,
         };
         Ok((Peer::new(self.config.clone(), start), applier))
+    }
+
+    fn applier(&self, me: PeerMeta, region: Region, applied: LogPosition) -> Applier {
+        Applier::new(
+            me,
+            region,
+            applied,
+            self.engine.clone(),
+            self.snapshots.clone(),
+            self.registry.clone(),
+        )
+    }
+
+    /// Makes the peer of a region that a split made here, unless it waits here already and is only to be told.
+    pub fn bear(&mut self, born: &Born, now: MonoTime) -> Result<Option<(Peer, Applier)>> {
+        match born.was_waiting {
+            true => Ok(None),
+            false => self.load(born.me, born.region.clone(), now).map(Some),
+        }
+    }
+
+    /// Which regions and ranges are taken here; shared with the appliers.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.registry
     }
 
     /// Puts the raft snapshot in place that a crash interrupted.
@@ -296,13 +304,7 @@ impl Store {
             });
         }
         let region = self.snapshots.region(key)?;
-        let mut applier = Applier::new(
-            PeerId(me.id),
-            region.clone(),
-            LogPosition::default(),
-            self.engine.clone(),
-            self.snapshots.clone(),
-        );
+        let mut applier = self.applier(me, region.clone(), LogPosition::default());
         let outcome = applier.run(crate::apply::ApplyTask::Install {
             key,
             region: region.clone(),
@@ -320,21 +322,19 @@ impl Store {
         if to.store_id != self.id.0 || !id.is_some() || to.id == 0 || from.id == 0 {
             return Ok(Decision::Drop);
         }
-        let Some(held) = self.held.get(&id) else {
+        let Some((peer, range)) = self.registry.held(id) else {
             return self.on_stranger(message, now);
         };
         if message.is_tombstone {
-            return Ok(if held.peer.0 == to.id {
-                Decision::Destroy
-            } else {
-                Decision::Drop
-            });
+            return Ok(if peer.0 == to.id { Decision::Destroy } else { Decision::Drop });
         }
-        match to.id.cmp(&held.peer.0) {
+        match to.id.cmp(&peer.0) {
             std::cmp::Ordering::Less => Ok(Decision::Drop),
             std::cmp::Ordering::Greater => Ok(Decision::Destroy), // the sender comes again, and then finds room for the new peer
-            std::cmp::Ordering::Equal => match &held.region {
+            std::cmp::Ordering::Equal => match &range {
                 Some(region) if self.is_removed(region, message) => Ok(Decision::Answer(tombstone(message, region))),
+                // Its data would replace what another region has there.
+                _ if !self.has_room(message) => Ok(Decision::Drop),
                 _ => Ok(Decision::Deliver),
             },
         }
@@ -352,30 +352,37 @@ impl Store {
         let Some(to) = message.to else {
             return Ok(Decision::Drop);
         };
-        let was_here = self.tombstones.get(&id).is_some_and(|&gone| to.id <= gone.0);
+        let was_here = self.registry.tombstone(id).is_some_and(|gone| to.id <= gone.0);
         let interrupted = self.interrupted(id)?;
         if message.is_tombstone || was_here || !(interrupted.is_some() || message::may_create_peer(message)) {
             return Ok(Decision::Drop);
         }
-        let asked = interrupted.unwrap_or_else(|| Region {
+        let asked = interrupted.or_else(|| snapshot_range(message)).unwrap_or_else(|| Region {
             id: id.0,
             start_key: message.start_key.clone(),
             end_key: message.end_key.clone(),
             ..Region::default()
         });
-        let taken = self
-            .held
-            .values()
-            .filter_map(|held| held.region.as_ref())
-            .any(|held| region::overlap(held, &asked));
-        if taken {
+        if self.registry.is_taken(&asked) {
+            if !message::is_snapshot(message) {
+                // Most likely a split that is not applied here yet will make the peer.
+                self.registry.keep_early(message.clone());
+            }
             return Ok(Decision::Drop);
         }
         let empty = Region {
             id: id.0,
             ..Region::default()
         };
-        Ok(Decision::Create(Box::new(self.load(to, empty, now)?)))
+        let made = self.load(to, empty, now)?;
+        // Nobody took the range since it was looked at: only this thread lets regions in that no split makes.
+        let _reserved = self.has_room(message);
+        Ok(Decision::Create(Box::new(made)))
+    }
+
+    /// Whether the range of the raft snapshot that a message may carry is free; then it is reserved for it.
+    fn has_room(&self, message: &RaftMessage) -> bool {
+        snapshot_range(message).is_none_or(|range| self.registry.reserve(&range))
     }
 
     /// The region of a raft snapshot that reached the log of a peer without data, if then the store stopped before its data was in place.
@@ -398,17 +405,17 @@ impl Store {
 
     /// Notes a region's range and membership after they changed.
     pub fn on_region_changed(&mut self, region: &Region) {
-        if let Some(held) = self.held.get_mut(&RegionId(region.id)) {
-            held.region = Some(region.clone());
-        }
+        self.registry.on_region_changed(region);
     }
 
     /// Destroys a peer that its region lists no more: its data, then its log. A crash in between is finished at start. Once done that
     /// is noted: the log of this region may from then on be that of a newer peer without data, and hold its vote.
     pub fn destroy(&mut self, region: &Region, peer: PeerId) -> Result<()> {
         let id = RegionId(region.id);
-        self.held.remove(&id);
-        self.tombstones.insert(id, peer);
+        let known = self.registry.bury(id, peer);
+        // Its range may have shrunk by a split that the peer did not hear of.
+        let newer = known.filter(|known| region::epoch(known).version > region::epoch(region).version);
+        let region = newer.as_ref().unwrap_or(region);
         self.write_tombstone(region, peer)?;
         self.bury(region, peer)
     }
@@ -438,13 +445,7 @@ impl Store {
 
     fn erase(&self, region: &Region) -> Result<()> {
         let id = RegionId(region.id);
-        let owned = !region.peers.is_empty()
-            && !self
-                .held
-                .values()
-                .filter_map(|h| h.region.as_ref())
-                .any(|h| region::overlap(h, region));
-        if owned {
+        if !region.peers.is_empty() && !self.registry.is_taken(region) {
             let (start, end) = (keys::data_key(&region.start_key), keys::data_end_key(&region.end_key));
             for cf in Cf::DATA {
                 self.engine.delete_range(cf, &start, &end).map_err(|source| Error::Engine {
@@ -457,6 +458,28 @@ impl Store {
             act: "remove a region from",
             source,
         })
+    }
+}
+
+/// The range of the raft snapshot that a message carries.
+fn snapshot_range(message: &RaftMessage) -> Option<Region> {
+    let meta = message.snapshot.as_ref().filter(|_| message::is_snapshot(message))?;
+    meta.region.clone().filter(|region| region.id == message.region_id)
+}
+
+/// The log with which a region begins that a split made, on a store where its peer may have voted already.
+pub(crate) fn begun(state: &RaftState) -> Found {
+    let state = RaftState {
+        term: state.term.max(INITIAL.term),
+        vote: if state.term >= INITIAL.term { state.vote } else { 0 },
+        commit: INITIAL.index,
+        truncated_index: INITIAL.index,
+        truncated_term: INITIAL.term,
+    };
+    Found {
+        state,
+        last_index: INITIAL.index,
+        term_runs: Vec::new(),
     }
 }
 
@@ -499,15 +522,19 @@ mod tests {
     struct Disk(Arc<MemEngine>, Arc<MemLog>);
 
     impl Disk {
-        fn start(&self) -> Store {
-            let mut store = Store::new(
+        fn open(&self) -> Store {
+            Store::new(
                 StoreId(1),
                 Arc::default(),
                 self.0.clone(),
                 self.1.clone(),
                 Arc::<MemSnapshots>::default(),
                 7,
-            );
+            )
+        }
+
+        fn start(&self) -> Store {
+            let mut store = self.open();
             assert!(store.recover(MonoTime(0)).expect("memory reads").is_empty());
             store
         }
@@ -559,6 +586,41 @@ mod tests {
         disk.vote(8);
         disk.start();
         assert_eq!(disk.term(), Some(8));
+    }
+
+    /// A crash between the split that makes a region and the first entry of its log.
+    #[test]
+    fn a_region_that_was_just_made_begins_after_a_crash() {
+        for waited in [false, true] {
+            let disk = disk();
+            let me = peer(20, 1);
+            let region = Region {
+                peers: vec![me, peer(30, 3)],
+                ..region()
+            };
+            if waited {
+                disk.vote(7);
+            }
+            let state = RegionState {
+                state: region_state::State::Normal as i32,
+                region: Some(region.clone()),
+                peer_id: me.id,
+            };
+            let applied = ApplyState {
+                applied_index: INITIAL.index,
+                applied_term: INITIAL.term,
+            };
+            let mut batch = Batch::new();
+            batch.put(Cf::Local, keys::region_state(ID), state.encode_to_vec());
+            batch.put(Cf::Local, keys::apply_state(ID), applied.encode_to_vec());
+            disk.0.write(batch).expect("memory writes");
+            let peers = disk.open().recover(MonoTime(0)).expect("nothing is damaged");
+            let [(peer, applier)] = &peers[..] else {
+                panic!("one peer, not {}", peers.len())
+            };
+            assert_eq!((peer.term(), peer.last_index()), (if waited { 7 } else { 5 }, 5));
+            assert_eq!((applier.applied(), applier.region()), (INITIAL, &region));
+        }
     }
 
     /// Found by the simulator: the tombstone said that nothing was left while the log's removal was not durable yet.

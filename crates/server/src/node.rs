@@ -6,6 +6,7 @@
 mod gc;
 mod pd;
 mod rest;
+mod split;
 mod store;
 
 use std::future::Future;

@@ -345,6 +345,89 @@ async fn writes_get_on(done: &AtomicU64) {
     }
 }
 
+/// Regions known to the placement driver, by what `ferrite ctl` prints.
+fn regions(cluster: &Cluster) -> Vec<serde_json::Value> {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ferrite"));
+    command.args(["ctl", "--pd-addr", &cluster.endpoints()[0], "region", "--json"]);
+    let told = command.output().expect("the binary runs");
+    let told = String::from_utf8(told.stdout).expect("text");
+    told.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Regions that divide by their size while clients write and stores are killed: nothing is lost, and borders can be asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regions_divide_while_stores_are_killed() {
+    const DIVIDED: u32 = 12_000;
+    const REGIONS: usize = 8;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = dir.path().join("small.toml");
+    let options = "[raft]\nregion-split-size = \"64KiB\"\nregion-max-size = \"96KiB\"\n";
+    std::fs::write(&config, options).expect("write a configuration");
+    let mut cluster = Cluster::three(&["--config", config.to_str().expect("a path of text")]);
+    cluster.must_be_replicated();
+    let client = connect(&cluster).await;
+    let stores = cluster.stores();
+    let mut numbers: Vec<u32> = (0..DIVIDED).collect();
+    // Everywhere at once, so that every region grows.
+    numbers.sort_by_key(|number| number.wrapping_mul(2_654_435_761));
+    for (at, part) in numbers.chunks(100).enumerate() {
+        let pairs: Vec<_> = part.iter().map(|&number| (key(number), value(number, 1))).collect();
+        let deadline = MonoTime::now() + PATIENCE;
+        // A write of unknown outcome means the same when it is done twice.
+        while let Err(error) = client.batch_put(pairs.clone()).await {
+            assert!(
+                MonoTime::now() < deadline,
+                "writes do not get on: {error}\n{}",
+                cluster.logs()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if at % 40 == 20 {
+            let victim = stores[at / 40 % stores.len()];
+            cluster.nodes[victim].kill();
+            cluster.nodes[victim].start();
+            cluster.nodes[victim].must_be_ready();
+        }
+    }
+    let deadline = MonoTime::now() + PATIENCE;
+    while regions(&cluster).len() < REGIONS {
+        assert!(MonoTime::now() < deadline, "regions do not divide:\n{}", cluster.logs());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_ferrite"));
+    command.args([
+        "ctl",
+        "--pd-addr",
+        &cluster.endpoints()[0],
+        "region",
+        "--split-at",
+        "record-00000042x",
+    ]);
+    let told = command.output().expect("the binary runs");
+    assert!(
+        told.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&told.stderr),
+        cluster.logs()
+    );
+    assert!(regions(&cluster).iter().any(|region| region["start"] == "record-00000042x"));
+    // One that knows nothing yet, and one that believes in regions of long ago.
+    for reader in [connect(&cluster).await, client] {
+        for part in numbers.chunks(1_000) {
+            let found = reader
+                .batch_get(part.iter().map(|&number| key(number)))
+                .await
+                .expect("batch get");
+            let mut found = text(found);
+            found.sort();
+            let mut wanted: Vec<_> = part.iter().map(|&number| (key(number), value(number, 1))).collect();
+            wanted.sort();
+            assert!(found == wanted, "{} of {} records are right", found.len(), wanted.len());
+        }
+    }
+    println!("{} regions, {DIVIDED} records right", regions(&cluster).len());
+}
+
 /// All processes at once, the placement driver too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_killed_at_once() {

@@ -19,7 +19,7 @@ pub fn sites(workload: Workload) -> Vec<&'static str> {
     }
 }
 
-const FAULTS: [&str; 27] = [
+const FAULTS: [&str; 37] = [
     "crash",
     "crash_of_all",
     "crash_lost_log_writes",
@@ -38,6 +38,16 @@ const FAULTS: [&str; 27] = [
     "disk_slow",
     "transfer_began",
     "conf_change_applied",
+    "split_applied",
+    "split_applied_by_leader",
+    "split_refused",
+    "split_during_snapshot",
+    "crash_after_split",
+    "region_born",
+    "region_born_over_waiting_peer",
+    "message_before_split",
+    "message_came_early",
+    "snapshot_over_other_region",
     "peer_destroyed",
     "raft_snapshot_installed",
     "log_compacted",

@@ -156,6 +156,9 @@ pub struct Options {
     pub transfers: Option<Recurring>,
     pub campaigns: Option<Recurring>,
     pub conf_changes: Option<Recurring>,
+    pub splits: Option<Recurring>,
+    /// Share of splits right after which their store crashes.
+    pub crash_at_split: f64,
 
     /// Zero sends every read to a quorum.
     pub lease: Duration,
@@ -198,6 +201,8 @@ impl Options {
             transfers: None,
             campaigns: None,
             conf_changes: None,
+            splits: None,
+            crash_at_split: 0.0,
             lease: Duration::from_millis(800),
             log_entries_max: 10_000,
             flush_interval: Duration::from_secs(10),
@@ -281,6 +286,9 @@ impl Options {
             apply_mean: *rng.pick(&[Duration::from_micros(50), Duration::from_millis(1), Duration::from_millis(20)]),
             batch_max: *rng.pick(&[1, 4, 64]),
             txn: TxnOptions::usual(),
+            // Drawn last: what was there before stays as it was for each seed.
+            splits: maybe(rng, 0.5, (1_000, 8_000), (1, 2)),
+            crash_at_split: *rng.pick(&[0.0, 0.05, 0.2]),
         }
     }
 }
@@ -352,6 +360,7 @@ impl fmt::Display for Options {
             ("transfers", self.transfers),
             ("campaigns", self.campaigns),
             ("conf_changes", self.conf_changes),
+            ("splits", self.splits),
         ];
         for (name, fault) in recurring {
             if let Some(fault) = fault {
@@ -363,7 +372,12 @@ impl fmt::Display for Options {
             " crashes_of_all={} crash_at_vote={}",
             self.crashes_of_all, self.crash_at_vote
         )?;
-        write!(f, " crash_at_append={} swizzle={}", self.crash_at_append, self.swizzle)?;
+        write!(
+            f,
+            " crash_at_append={} crash_at_split={}",
+            self.crash_at_append, self.crash_at_split
+        )?;
+        write!(f, " swizzle={}", self.swizzle)?;
         write!(
             f,
             " lease={:?} log_entries_max={} flush={:?}",
@@ -394,6 +408,7 @@ mod tests {
             ("loss", |mix| mix.network.loss > 0.0),
             ("reorder", |mix| mix.network.reorder > 0.0),
             ("conf_changes", |mix| mix.conf_changes.is_some()),
+            ("splits", |mix| mix.splits.is_some()),
             ("lease", |mix| !mix.lease.is_zero()),
         ] {
             assert!((10..=90).contains(&share(on)), "{name} is on in {} of 100 seeds", share(on));

@@ -14,10 +14,11 @@ use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId};
 use bytes::Bytes;
 use engine::MemEngine;
 use proto::metapb::Region;
-use raftstore::apply::{Applier, ApplyTask};
+use raftstore::apply::{Applier, ApplyTask, Change};
 use raftstore::delegate::Delegate;
 use raftstore::log::{MemLog, RaftLog};
 use raftstore::peer::{Effects, Event, Peer, RaftWrite};
+use raftstore::registry::Born;
 use raftstore::snapshot::{Key, MemSnapshots, Snapshots};
 use raftstore::storage::LogPosition;
 use raftstore::store::{Decision, Store as Control};
@@ -201,6 +202,7 @@ pub struct Store {
     syncing: Vec<RaftWrite>,
     /// Peers to which a raft snapshot streams.
     streams: BTreeSet<(RegionId, PeerId)>,
+    split_recently: bool,
     pub counts: Counts,
 }
 
@@ -241,6 +243,7 @@ impl Store {
             writes: Vec::new(),
             syncing: Vec::new(),
             streams: BTreeSet::new(),
+            split_recently: false,
             counts: Counts::default(),
         }
     }
@@ -261,6 +264,11 @@ impl Store {
     /// Index up to which the engine holds a region's entries; its peer hears of it a little later.
     pub fn applied(&self, region: RegionId) -> u64 {
         self.cells.get(&region).map_or(0, |cell| cell.applier.applied().index)
+    }
+
+    /// A region as last applied; its peer hears of it a little later.
+    pub fn region(&self, region: RegionId) -> Option<&Region> {
+        self.cells.get(&region).map(|cell| cell.applier.region())
     }
 
     pub fn peers(&self) -> impl Iterator<Item = &Peer> {
@@ -328,7 +336,10 @@ impl Store {
             .on_message(&message, now)
             .unwrap_or_else(|error| self.stop(&error));
         match decision {
-            Decision::Drop => return false,
+            Decision::Drop => {
+                self.note_refused(&message);
+                return false;
+            }
             Decision::Answer(answer) => {
                 self.send_raft(answer, out);
                 return false;
@@ -343,16 +354,7 @@ impl Store {
                 return false;
             }
             Decision::Create(made) => {
-                let (peer, applier) = *made;
-                self.cells.insert(
-                    region,
-                    Cell {
-                        peer,
-                        applier,
-                        mailbox: VecDeque::new(),
-                        tasks: VecDeque::new(),
-                    },
-                );
+                self.install(*made);
                 self.counts.add("peer_created");
             }
             Decision::Deliver => {}
@@ -362,6 +364,49 @@ impl Store {
         }
         self.post(now, region, Event::Raft(Box::new(message)), out);
         true
+    }
+
+    fn install(&mut self, (peer, applier): (Peer, Applier)) {
+        let cell = Cell {
+            peer,
+            applier,
+            mailbox: VecDeque::new(),
+            tasks: VecDeque::new(),
+        };
+        let before = self.cells.insert(cell.peer.region_id(), cell);
+        assert!(before.is_none(), "store {}: a region has a peer already", self.id);
+    }
+
+    /// Counts messages for regions whose range another one holds here.
+    fn note_refused(&mut self, message: &RaftMessage) {
+        let region = RegionId(message.region_id);
+        let is_snapshot = message.snapshot.is_some();
+        match self.cells.get(&region) {
+            Some(cell) if is_snapshot && message.to.is_some_and(|to| to.id == cell.peer.peer_id().0) => {
+                self.counts.add("snapshot_over_other_region");
+            }
+            None if !is_snapshot && !message.start_key.is_empty() => self.counts.add("message_before_split"),
+            _ => {}
+        }
+    }
+
+    /// Puts the peers of regions to work that a split made.
+    fn bear(&mut self, now: MonoTime, born: Vec<Born>, out: &mut Out) {
+        for born in born {
+            let region = RegionId(born.region.id);
+            self.counts.add("region_born");
+            self.counts
+                .add_many("region_born_over_waiting_peer", u64::from(born.was_waiting));
+            let made = self.control.bear(&born, now).unwrap_or_else(|error| self.stop(&error));
+            match made {
+                Some(made) => self.install(made),
+                None => self.post(now, region, Event::Begin(Box::new(born.region)), out),
+            }
+            for message in self.control.registry().take_early(region) {
+                self.counts.add("message_came_early");
+                self.post(now, region, Event::Raft(Box::new(message)), out);
+            }
+        }
     }
 
     pub fn on_timer(&mut self, now: MonoTime, timer: Timer, disk: &mut Disk, out: &mut Out) {
@@ -459,6 +504,18 @@ impl Store {
             Some(None) => drop(self.delegates.remove(&region)),
             None => {}
         }
+        if let Some(changed) = fx.region_changed {
+            self.control.on_region_changed(&changed);
+        }
+        if fx.snapshot_refused {
+            self.control.registry().release(region);
+        }
+        for child in fx.campaign {
+            self.post(now, child, Event::Campaign, out);
+        }
+        for report in fx.report_parts {
+            out.send.push((Node::Pd, Message::Report(Box::new(report))));
+        }
         if let Some(report) = fx.report {
             out.send.push((Node::Pd, Message::Report(Box::new(report))));
         }
@@ -533,16 +590,31 @@ impl Store {
         let Some(applied) = outcome.applied else { return };
         self.counts
             .add_many("raft_snapshot_installed", u64::from(applied.installed.is_some()));
-        self.counts.add_many("conf_change_applied", applied.conf_changes.len() as u64);
-        let changed = applied
-            .conf_changes
-            .last()
-            .map(|change| &change.region)
-            .or(applied.installed.as_ref());
-        if let Some(region) = changed {
-            self.control.on_region_changed(region);
+        for change in &applied.changes {
+            match change {
+                Change::Conf(_) => self.counts.add("conf_change_applied"),
+                Change::Split(_) => self.note_split(region),
+            }
         }
+        // Before the region's peer hears of the split, which may let them stand for election.
+        self.bear(now, outcome.born, out);
         self.post(now, region, Event::Applied(applied), out);
+    }
+
+    /// Counts in what state a split found the region's peer.
+    fn note_split(&mut self, region: RegionId) {
+        let Some(cell) = self.cells.get(&region) else { return };
+        let streams = self.streams.range((region, PeerId(0))..=(region, PeerId(u64::MAX)));
+        let (streams, leads) = (streams.count() as u64, cell.peer.is_leader());
+        self.counts.add("split_applied");
+        self.counts.add_many("split_during_snapshot", streams.min(1));
+        self.counts.add_many("split_applied_by_leader", u64::from(leads));
+        self.split_recently = true;
+    }
+
+    /// Whether a split was applied since this was asked last.
+    pub fn take_split_recently(&mut self) -> bool {
+        std::mem::take(&mut self.split_recently)
     }
 
     fn send_raft(&mut self, message: RaftMessage, out: &mut Out) {

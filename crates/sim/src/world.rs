@@ -6,6 +6,7 @@
 mod clients;
 mod faults;
 mod inspect;
+mod ranges;
 mod records;
 mod txns;
 
@@ -380,6 +381,9 @@ impl World {
             running
                 .peers()
                 .for_each(|peer| self.trace.tell(now, format_args!("    store{store} {}", Position(peer))));
+        }
+        if running.take_split_recently() {
+            self.maybe_crash_after_split(store);
         }
         self.carry_out_store(store, out)
     }

@@ -32,6 +32,14 @@ impl Election {
         }
     }
 
+    pub fn wait(&self) -> u32 {
+        self.wait
+    }
+
+    pub fn votes_from(&self) -> MonoTime {
+        self.votes_from
+    }
+
     pub fn heard_leader(&mut self, tick: u64) {
         self.heard_leader = tick;
     }

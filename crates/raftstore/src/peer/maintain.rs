@@ -29,6 +29,7 @@ impl Peer {
         self.lease.end().on_tick(now);
         self.tick_election();
         self.tick_reads(fx);
+        self.tick_size(fx);
         if self.ticks.is_multiple_of(COMPACT_TICKS) {
             self.maybe_compact(fx);
         }
@@ -141,12 +142,15 @@ impl Peer {
             }
         }
         let (region, leader) = ((*self.region).clone(), self.me);
+        let (bytes, keys) = self.size.about();
         fx.report = Some(Report {
             region,
             leader,
             term: self.term(),
             pending,
             down,
+            bytes,
+            keys,
         });
     }
 }

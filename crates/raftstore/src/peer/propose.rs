@@ -82,7 +82,7 @@ impl Peer {
         if ctx.term > 0 && self.term() > ctx.term + 1 {
             return Err(Error::StaleCommand);
         }
-        region::check_context(&self.region, self.peer_id(), ctx)
+        region::check_context(&self.region, self.peer_id(), ctx).map_err(|error| self.with_siblings(error))
     }
 
     /// Proposes what was gathered, unless the log still writes what was proposed before: those who come meanwhile share the next
@@ -94,7 +94,7 @@ impl Peer {
     }
 
     /// Proposes what was gathered, as one entry.
-    fn flush_writes(&mut self, now: MonoTime, fx: &mut Effects) {
+    pub(super) fn flush_writes(&mut self, now: MonoTime, fx: &mut Effects) {
         if self.gather.is_empty() {
             return;
         }
@@ -124,7 +124,7 @@ impl Peer {
     }
 
     /// Why the crate dropped a proposal. It was not appended, so it may be tried again safely.
-    fn why_dropped(&self) -> Error {
+    pub(super) fn why_dropped(&self) -> Error {
         match self.is_leader() {
             true if self.node.raft.lead_transferee.is_some() => Error::NotLeader {
                 region: self.region_id(),

@@ -8,7 +8,11 @@ use engine::kv::{Context, Error, Reply, SnapshotRef};
 use super::{Effects, Peer, ServeRead};
 use crate::planted::{self, Bug};
 
-type Waiting = Reply<SnapshotRef>;
+/// A read and the version of the range that it believes in: a split may come before it is served.
+struct Waiting {
+    version: u64,
+    reply: Reply<SnapshotRef>,
+}
 
 /// Reads that share one read index.
 struct Round {
@@ -73,10 +77,14 @@ impl Reads {
 }
 
 impl Peer {
-    pub(super) fn on_read(&mut self, now: MonoTime, ctx: Context, reply: Waiting, fx: &mut Effects) {
+    pub(super) fn on_read(&mut self, now: MonoTime, ctx: Context, reply: Reply<SnapshotRef>, fx: &mut Effects) {
         if let Err(error) = self.check_read(&ctx) {
             return fx.read_errors.push((reply, error));
         }
+        let reply = Waiting {
+            version: crate::region::epoch(&self.region).version,
+            reply,
+        };
         if !self.is_leader() {
             return self.reads.new.push(reply);
         }
@@ -106,7 +114,7 @@ impl Peer {
                 region: self.region_id(),
             });
         }
-        crate::region::check_context(&self.region, self.peer_id(), ctx)
+        crate::region::check_context(&self.region, self.peer_id(), ctx).map_err(|error| self.with_siblings(error))
     }
 
     /// Serves under the lease, once all is applied that is committed by now.
@@ -118,10 +126,19 @@ impl Peer {
         round.index = Some(self.node.raft.raft_log.committed);
     }
 
-    fn serve(&self, reply: Waiting, fx: &mut Effects) {
+    fn serve(&self, waiting: Waiting, fx: &mut Effects) {
+        self.serve_of_term(self.term(), waiting, fx);
+    }
+
+    fn serve_of_term(&self, term: u64, waiting: Waiting, fx: &mut Effects) {
+        let Waiting { version, reply } = waiting;
+        if version != crate::region::epoch(&self.region).version {
+            let current = std::iter::once(&*self.region).chain(&*self.siblings).cloned().collect();
+            return fx.read_errors.push((reply, Error::EpochNotMatch { current }));
+        }
         fx.serve.push(ServeRead {
             region: self.region.clone(),
-            term: self.term(),
+            term,
             reply,
         });
     }
@@ -155,20 +172,19 @@ impl Peer {
 
     /// Serves the rounds whose index is applied.
     pub(super) fn serve_ready_reads(&mut self, fx: &mut Effects) {
-        let (applied, region) = (self.applied.index, &self.region);
+        let applied = self.applied.index;
+        let mut served = Vec::new();
         self.reads.rounds.retain_mut(|round| {
             let ready = round.index.is_some_and(|index| index <= applied);
             if ready {
                 let term = round.term;
-                let serve = |reply| ServeRead {
-                    region: region.clone(),
-                    term,
-                    reply,
-                };
-                fx.serve.extend(round.replies.drain(..).map(serve));
+                served.extend(round.replies.drain(..).map(|waiting| (term, waiting)));
             }
             !ready
         });
+        for (term, waiting) in served {
+            self.serve_of_term(term, waiting, fx);
+        }
     }
 
     /// Leadership or term changed: what the crate knew of read rounds is gone.
@@ -183,7 +199,7 @@ impl Peer {
             .into_iter()
             .flat_map(|round| round.replies)
             .chain(self.reads.before_term.drain(..));
-        fx.read_errors.extend(waiting.map(|reply| (reply, error.clone())));
+        fx.read_errors.extend(waiting.map(|waiting| (waiting.reply, error.clone())));
     }
 
     /// Asks again for what a lost message may have swallowed, and gives up in the end.
@@ -204,7 +220,7 @@ impl Peer {
                 return true;
             }
             fx.read_errors
-                .extend(round.replies.drain(..).map(|reply| (reply, error.clone())));
+                .extend(round.replies.drain(..).map(|waiting| (waiting.reply, error.clone())));
             false
         });
         for id in again {
@@ -217,6 +233,6 @@ impl Peer {
             .into_iter()
             .flat_map(|round| round.replies);
         let waiting = rounds.chain(self.reads.before_term.drain(..)).chain(self.reads.new.drain(..));
-        fx.read_errors.extend(waiting.map(|reply| (reply, error.clone())));
+        fx.read_errors.extend(waiting.map(|waiting| (waiting.reply, error.clone())));
     }
 }

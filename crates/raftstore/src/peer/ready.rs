@@ -10,7 +10,7 @@ use raft::{Ready, StateRole};
 
 use super::{Effects, Incoming, Peer, RaftWrite};
 use crate::RaftMessage;
-use crate::apply::{Applied, ApplyTask, Committed};
+use crate::apply::{Applied, ApplyTask, Change, Committed};
 use crate::planted::{self, Bug};
 use crate::region;
 use crate::snapshot::{Generated, Key};
@@ -27,7 +27,8 @@ impl Peer {
     }
 
     fn on_ready(&mut self, now: MonoTime, mut ready: Ready, fx: &mut Effects) {
-        let number = ready.number();
+        let number = self.ready_base + ready.number();
+        self.ready_last = number;
         self.observe_role(now, fx);
         let mut write = RaftWrite {
             region: self.region_id(),
@@ -95,14 +96,16 @@ impl Peer {
             return fx.writes.push(write);
         }
         fx.send.extend(write.send_after);
-        self.node.on_persist_ready(write.ready);
+        self.node.on_persist_ready(write.ready - self.ready_base);
     }
 
     pub(super) fn on_persisted(&mut self, number: u64, fx: &mut Effects) {
         while self.unpersisted.front().is_some_and(|&first| first <= number) {
             self.unpersisted.pop_front();
         }
-        self.node.on_persist_ready(number);
+        if number > self.ready_base {
+            self.node.on_persist_ready(number - self.ready_base);
+        }
         if let Some(incoming) = self
             .incoming
             .take_if(|incoming| incoming.ready.is_some_and(|ready| ready <= number))
@@ -192,6 +195,7 @@ impl Peer {
             self.published = true;
             fx.publish = Some(Some(crate::delegate::Delegate {
                 region: self.region.clone(),
+                siblings: self.siblings.clone(),
                 peer: self.peer_id(),
                 term: self.term(),
                 lease: self.lease.end().clone(),
@@ -204,9 +208,18 @@ impl Peer {
         if let Some(region) = applied.installed {
             let conf_state = region::conf_state(&region);
             self.region = Arc::new(region);
+            self.siblings = Arc::default();
             self.node.mut_store().set_conf_state(conf_state);
         }
-        for conf in applied.conf_changes {
+        self.size.on_put(applied.put_bytes, applied.put_keys);
+        for change in applied.changes {
+            let conf = match change {
+                Change::Conf(conf) => conf,
+                Change::Split(parts) => {
+                    self.on_divided(now, parts, fx);
+                    continue;
+                }
+            };
             let state = self
                 .node
                 .apply_conf_change(&conf.raft)
@@ -297,6 +310,13 @@ impl Peer {
             ready: None,
         });
         true
+    }
+
+    /// Forgets a raft snapshot that was admitted if raft does not take it, as one of an older term; whether it did.
+    pub(super) fn forget_unwanted_snapshot(&mut self) -> bool {
+        let is_taken = self.node.raft.raft_log.unstable.snapshot.is_some();
+        let unwanted = self.incoming.take_if(|incoming| incoming.ready.is_none() && !is_taken);
+        unwanted.is_some()
     }
 
     pub(super) fn on_generated(&mut self, generated: Option<Generated>) {

@@ -1,6 +1,7 @@
 //! A peer alone, stepped by hand.
 
 mod found;
+mod split;
 
 use super::*;
 use crate::log::Found;
@@ -56,6 +57,7 @@ fn peer_of_seed(voters: &[u64], seed: u64) -> Peer {
         applied: INITIAL,
         seed,
         now: START,
+        is_new: false,
     };
     Peer::new(Arc::new(Config::default()), start)
 }

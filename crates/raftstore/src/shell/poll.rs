@@ -85,8 +85,25 @@ fn carry_out(shared: &Shared, peer: &mut Peer, mut fx: Effects, batch: &mut Batc
         send_snapshot(shared, region, message);
     }
     if let Some(changed) = fx.region_changed.take() {
-        shared.store.lock().on_region_changed(&changed);
+        shared.registry.on_region_changed(&changed);
     }
+    if fx.snapshot_refused {
+        shared.registry.release(region);
+    }
+    for child in fx.campaign.drain(..) {
+        // A new region that is gone again needs no leader here.
+        let _gone = shared.peers.send(child, Event::Campaign);
+    }
+    if let Some(measure) = fx.measure.take()
+        && shared.background.try_send(background::Job::Measure(measure)).is_err()
+    {
+        // Too much to do: the peer asks again.
+        let _gone = shared.peers.send(region, Event::Measured(None));
+    }
+    if let Some(wanted) = fx.split_wanted.take() {
+        shared.reporter.split_wanted(wanted);
+    }
+    fx.report_parts.drain(..).for_each(|report| shared.reporter.report(report));
     if let Some(report) = fx.report.take() {
         shared.reporter.report(report);
     }
@@ -117,7 +134,11 @@ pub(super) fn start_apply(n: u32, shared: Arc<Shared>, ready: Ready<Applier, App
                 for task in merge(tasks) {
                     let timer = metrics::APPLY.start_timer();
                     match applier.run(task) {
-                        Ok(outcome) => finish(&shared, applier.region_id(), outcome),
+                        Ok(outcome) => {
+                            if let Err(error) = finish(&shared, applier.region_id(), outcome) {
+                                return shared.die(&error);
+                            }
+                        }
                         Err(error) => return shared.die(&error),
                     }
                     timer.observe_duration();
@@ -139,7 +160,9 @@ fn merge(tasks: impl IntoIterator<Item = ApplyTask>) -> Vec<ApplyTask> {
     merged
 }
 
-fn finish(shared: &Shared, region: RegionId, outcome: Outcome) {
+fn finish(shared: &Shared, region: RegionId, outcome: Outcome) -> crate::Result<()> {
+    // Before the region's peer hears of the split, which may let them stand for election.
+    shared.bear(outcome.born)?;
     let mut answers = outcome.answers;
     if answers.len() == 1 {
         answers.drain(..).for_each(|(reply, result)| reply(result));
@@ -162,4 +185,5 @@ fn finish(shared: &Shared, region: RegionId, outcome: Outcome) {
         // Too much to do: raft asks again.
         let _gone = shared.peers.send(region, Event::Generated(None));
     }
+    Ok(())
 }

@@ -64,6 +64,7 @@ struct Quiet;
 
 impl Reporter for Quiet {
     fn report(&self, _: Report) {}
+    fn split_wanted(&self, _: SplitWanted) {}
     fn forget(&self, _: RegionId) {}
 }
 
@@ -247,6 +248,71 @@ fn one(kind: ConfKind, region: u64, store: u64) -> ConfOne {
             store_id: store,
             ..Default::default()
         }),
+    }
+}
+
+/// Divides the region that holds all before `m` at these keys, under new ids.
+fn must_split(cluster: &Cluster, keys: &[&str]) {
+    must("a split", || {
+        let (store, region) = cluster.leader_of(RegionId(1))?;
+        let one = |(at, key): (usize, &&str)| SplitOne {
+            key: key.to_string().into(),
+            region_id: 100 + at as u64,
+            peer_ids: region
+                .peers
+                .iter()
+                .map(|peer| 1000 + 10 * at as u64 + peer.store_id)
+                .collect(),
+        };
+        let parts = keys.iter().enumerate().map(one).collect();
+        let epoch = region.region_epoch.unwrap_or_default();
+        wait::<std::result::Result<(), AdminError>>(|reply| store.split(RegionId(1), epoch, parts, reply))?.ok()
+    });
+}
+
+#[test]
+fn a_region_divides_on_all_stores_and_goes_on() {
+    let cluster = Cluster::new(3, 3);
+    for i in 0..30 {
+        cluster.must_put(&format!("a{i:02}"), &i.to_string());
+    }
+    must_split(&cluster, &["a10", "a20"]);
+    for (region, start, end) in [(100, "", "a10"), (101, "a10", "a20"), (1, "a20", "m")] {
+        let (store, led) = must("a leader of each part", || cluster.leader_of(RegionId(region)));
+        assert_eq!((&led.start_key[..], &led.end_key[..]), (start.as_bytes(), end.as_bytes()));
+        assert_eq!(led.region_epoch.map(|epoch| epoch.version), Some(3));
+        let snapshot = must("a read", || {
+            wait(|reply| store.snapshot(&cluster.ctx(&led), MonoTime::now(), reply))?.ok()
+        });
+        let key = if start.is_empty() { "a05" } else { start }.to_owned();
+        let found = snapshot.get(engine::Cf::Default, key.as_bytes()).expect("read");
+        assert!(found.is_some(), "{key} in region {region}");
+        let change = Modify::Put {
+            cf: engine::Cf::Default,
+            key: key.into(),
+            value: "new".into(),
+        };
+        let deadline = MonoTime::now() + Duration::from_secs(1);
+        let wrote = must("a write", || {
+            wait(|reply| store.write(&cluster.ctx(&led), vec![change.clone()], deadline, reply))
+        });
+        assert_eq!(wrote, Ok(()));
+    }
+    for store in cluster.stores() {
+        must("all parts on every store", || (store.counts().0 == 4).then_some(()));
+    }
+    let (store, led) = must("a leader", || cluster.leader_of(RegionId(1)));
+    let old = Context {
+        epoch: RegionEpoch { conf_ver: 1, version: 1 },
+        ..cluster.ctx(&led)
+    };
+    match wait(|reply| store.snapshot(&old, MonoTime::now(), reply)) {
+        Some(Err(KvError::EpochNotMatch { current })) => {
+            let mut ids: Vec<_> = current.iter().map(|region| region.id).collect();
+            ids.sort();
+            assert_eq!(ids, [1, 100, 101], "the regions that now cover the old range");
+        }
+        other => panic!("refused otherwise: {:?}", other.map(|read| read.map(drop))),
     }
 }
 

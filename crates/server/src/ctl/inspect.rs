@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::output::{Field, Output};
 use super::text::Form;
 
-/// List the regions, or show one. Borders are printed in the form that the placement driver keeps.
+/// List the regions, show one, or divide them. Borders are printed in the form that the placement driver keeps.
 #[derive(Debug, clap::Args)]
 pub struct RegionArgs {
     /// Show the region of this id.
@@ -18,6 +18,9 @@ pub struct RegionArgs {
     /// Show the region that holds this key.
     #[arg(long, conflicts_with = "id")]
     key: Option<String>,
+    /// Let regions begin at this key, in the form in which raw keys lie; may be given several times. Waits until they do.
+    #[arg(long, value_name = "KEY", conflicts_with_all = ["id", "key"])]
+    split_at: Vec<String>,
     /// Most regions to list.
     #[arg(long, default_value_t = 1000)]
     limit: usize,
@@ -46,6 +49,9 @@ pub async fn store(client: &RawClient, out: &mut Output<impl Write>, id: u64) ->
 }
 
 pub async fn regions(client: &RawClient, out: &mut Output<impl Write>, args: &RegionArgs) -> anyhow::Result<bool> {
+    if !args.split_at.is_empty() {
+        return split(client, out, &args.split_at).await;
+    }
     let one = match (args.id, &args.key) {
         (Some(id), _) => found(client.pd().region_by_id(RegionId(id)).await)?,
         (None, Some(key)) => Some(client.pd().region(client.border(out.form.parse(key)?)).await?),
@@ -64,6 +70,22 @@ pub async fn regions(client: &RawClient, out: &mut Output<impl Write>, args: &Re
     let Some(region) = one else { return Ok(false) };
     out.card(region_fields(&region, out.form))?;
     Ok(true)
+}
+
+/// Prints the regions that begin at the keys; whether all do.
+async fn split(client: &RawClient, out: &mut Output<impl Write>, keys: &[String]) -> anyhow::Result<bool> {
+    let borders = keys.iter().map(|key| Ok(client.border(out.form.parse(key)?)));
+    let borders = borders.collect::<anyhow::Result<Vec<_>>>()?;
+    let (hundredths, ids) = client.pd().split_regions(borders).await?;
+    let mut regions = Vec::with_capacity(ids.len());
+    for id in ids {
+        regions.extend(found(client.pd().region_by_id(id).await)?);
+    }
+    out.table(regions.iter().map(|region| region_fields(region, out.form)).collect())?;
+    if hundredths < 100 {
+        eprintln!("{hundredths}% of the borders are there; ask again");
+    }
+    Ok(hundredths == 100)
 }
 
 pub async fn members(client: &RawClient, out: &mut Output<impl Write>) -> anyhow::Result<bool> {

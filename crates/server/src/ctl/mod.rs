@@ -26,6 +26,7 @@ const EXAMPLES: &str = r#"Examples:
   ferrite ctl scan --prefix user: --limit 10 --json
   ferrite ctl store                          all stores; one by its id: ferrite ctl store 1
   ferrite ctl region --key greeting          which region holds a key
+  ferrite ctl region --split-at m            let a region begin at a key
   ferrite ctl mvcc greeting                  every version and lock of a key
   ferrite ctl locks                          locks of transactions, and who waits for them
   ferrite ctl txn                            transactions, command by command; or from a script: ferrite ctl txn < script

@@ -18,13 +18,14 @@ use proto::metapb::{Peer, Region, RegionEpoch, Store};
 use proto::pdpb::StoreStats;
 use raftstore::command::{ConfKind, ConfOne};
 use raftstore::log::{EngineLog, RaftLog};
-use raftstore::peer::Report;
+use raftstore::peer::{Report, SplitWanted};
 use raftstore::shell::{Parts, RaftStore, Reporter};
 use raftstore::snapshot::FileSnapshots;
 use raftstore::store;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
+use super::split::Splitter;
 use super::{STORE, blocking, random_id, with_address};
 use crate::config::{ApiVersion, Config};
 use crate::data_dir::free_bytes;
@@ -80,7 +81,10 @@ impl StoreNode {
         let address = with_address(&config.server.advertise_addr, port.local_addr()?);
         let disk = Disk::open(config, dir).await?;
         let started: Arc<OnceLock<RaftStore>> = Arc::default();
-        let link: Arc<dyn PdLink> = Arc::new(connect(pd, on_news(started.clone()), dir, &disk).await?);
+        let splitter: Arc<OnceLock<Splitter>> = Arc::default();
+        let news = on_news(started.clone(), splitter.clone());
+        let link: Arc<dyn PdLink> = Arc::new(connect(pd, news, dir, &disk).await?);
+        let splits = splitter.get_or_init(|| Splitter::new(link.clone(), started.clone())).clone();
         let id = disk.identify(&*link).await?;
         let meta = Store {
             id: id.0,
@@ -109,7 +113,7 @@ impl StoreNode {
             log: disk.log.clone(),
             snapshots: disk.snapshots.clone(),
             transport: Arc::new(network.clone()),
-            reporter: Arc::new(ToPd(link.clone())),
+            reporter: Arc::new(ToPd(link.clone(), splits.clone())),
             answer: Box::new(move |answer| drop(runtime.spawn(async move { answer() }))),
             seed: random_id(),
             fatal: Box::new(end_process),
@@ -136,7 +140,8 @@ impl StoreNode {
             detectors: asks.clone(),
             scheduler: Default::default(),
         }));
-        let tikv = TikvService::new(Arc::new(raft.clone()), txn.clone(), Identity { cluster, store: id }, api);
+        let tikv = TikvService::new(Arc::new(raft.clone()), txn.clone(), Identity { cluster, store: id }, api)
+            .with_splits(Arc::new(splits));
         let routes = tonic::service::Routes::new(tikv.into_server())
             .add_service(receiver.into_service())
             .add_service(DeadlockService(txn.clone()).into_server())
@@ -181,7 +186,7 @@ impl StoreNode {
     }
 }
 
-fn deadline() -> MonoTime {
+pub(super) fn deadline() -> MonoTime {
     MonoTime::now() + PD_TIMEOUT
 }
 
@@ -481,7 +486,7 @@ impl txn::gc::Source for Cluster {
     }
 }
 
-struct ToPd(Arc<dyn PdLink>);
+struct ToPd(Arc<dyn PdLink>, Splitter);
 
 impl Reporter for ToPd {
     fn report(&self, report: Report) {
@@ -492,9 +497,13 @@ impl Reporter for ToPd {
             term: report.term,
             down_peers: report.down.into_iter().map(down).collect(),
             pending_peers: report.pending,
-            approximate_bytes: 0,
-            approximate_keys: 0,
+            approximate_bytes: report.bytes,
+            approximate_keys: report.keys,
         });
+    }
+
+    fn split_wanted(&self, wanted: SplitWanted) {
+        self.1.begin(wanted, "size");
     }
 
     // The directory learns from whoever leads the region next.
@@ -502,7 +511,7 @@ impl Reporter for ToPd {
 }
 
 /// Carries out what the placement driver says, once the store runs.
-fn on_news(started: Arc<OnceLock<RaftStore>>) -> OnNews {
+fn on_news(started: Arc<OnceLock<RaftStore>>, splitter: Arc<OnceLock<Splitter>>) -> OnNews {
     Arc::new(move |news| {
         let Some(raft) = started.get() else { return };
         match news {
@@ -517,6 +526,15 @@ fn on_news(started: Arc<OnceLock<RaftStore>>) -> OnNews {
                     Operator::AddLearner(peer) => (ConfKind::AddLearner, peer),
                     Operator::Promote(peer) => (ConfKind::AddVoter, peer),
                     Operator::Remove(peer) => (ConfKind::Remove, peer),
+                    Operator::Split(keys) => {
+                        // Of another epoch: what is asked for is told again with the next heartbeat.
+                        let led = raft.led(region).filter(|led| led.region_epoch == Some(epoch));
+                        if let (Some(led), Some(splitter)) = (led, splitter.get()) {
+                            let region = (*led).clone();
+                            splitter.begin(SplitWanted { region, keys }, "placement driver");
+                        }
+                        return;
+                    }
                 };
                 info!(region_id = region.0, peer_id = peer.id, store_id = peer.store_id, change = ?kind, "placement driver wants a change of membership");
                 let change = ConfOne {

@@ -43,25 +43,38 @@ pub fn heartbeat_to_wire(info: RegionInfo) -> RegionHeartbeatRequest {
 
 /// What the leader of `region` should do, without header.
 pub fn operator_to_wire(info: &RegionInfo, operator: Operator) -> RegionHeartbeatResponse {
+    let order = RegionHeartbeatResponse {
+        region_id: info.region.id,
+        region_epoch: info.region.region_epoch,
+        target_peer: Some(info.leader),
+        ..RegionHeartbeatResponse::default()
+    };
     let (kind, peer) = match operator {
         Operator::AddLearner(peer) => (ConfChangeType::AddLearnerNode, peer),
         Operator::Promote(peer) => (ConfChangeType::AddNode, peer),
         Operator::Remove(peer) => (ConfChangeType::RemoveNode, peer),
+        Operator::Split(keys) => {
+            let policy = pdpb::CheckPolicy::Usekey as i32;
+            return RegionHeartbeatResponse {
+                split_region: Some(pdpb::SplitRegion { policy, keys }),
+                ..order
+            };
+        }
     };
     RegionHeartbeatResponse {
-        region_id: info.region.id,
-        region_epoch: info.region.region_epoch,
-        target_peer: Some(info.leader),
         change_peer: Some(pdpb::ChangePeer {
             peer: Some(peer),
             change_type: kind as i32,
         }),
-        ..RegionHeartbeatResponse::default()
+        ..order
     }
 }
 
 /// The operator in an answer to a heartbeat, if there is one that stores of this version carry out.
 pub fn operator_of_wire(response: &RegionHeartbeatResponse) -> Option<Operator> {
+    if let Some(split) = response.split_region.as_ref().filter(|split| !split.keys.is_empty()) {
+        return Some(Operator::Split(split.keys.clone()));
+    }
     let change = response.change_peer.as_ref()?;
     let peer = change.peer?;
     Some(match change.change_type() {
@@ -116,7 +129,8 @@ answers! {
     DeleteGcBarrierResponse, GetAllKeyspacesGcStatesResponse, GetAllStoresResponse, GetClusterConfigResponse,
     GetClusterInfoResponse, GetGcSafePointResponse, GetGcStateResponse, GetMembersResponse, GetMinTsResponse, GetRegionResponse,
     GetStoreResponse, IsBootstrappedResponse, IsSnapshotRecoveringResponse, PutClusterConfigResponse, PutStoreResponse,
-    QueryRegionResponse, RegionHeartbeatResponse, ScanRegionsResponse, SetGcBarrierResponse, StoreHeartbeatResponse,
+    AskBatchSplitResponse, QueryRegionResponse, RegionHeartbeatResponse, ScanRegionsResponse, SetGcBarrierResponse,
+    SplitRegionsResponse, StoreHeartbeatResponse,
     TsoResponse, UpdateGcSafePointResponse, UpdateServiceGcSafePointResponse,
     GetAllGcSafePointV2Response, GetGcSafePointV2Response, UpdateGcSafePointV2Response, UpdateServiceSafePointV2Response,
 }

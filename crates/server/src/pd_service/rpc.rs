@@ -452,6 +452,78 @@ impl Pd for PdService {
         self.answer(header, Request::GcState, told).await
     }
 
+    /// Ids for the parts of a region that its leader is to divide.
+    async fn ask_batch_split(&self, call: Call<AskBatchSplitRequest>) -> Outcome<AskBatchSplitResponse> {
+        let AskBatchSplitRequest {
+            header,
+            region,
+            split_count,
+            ..
+        } = call.into_inner();
+        let peers = region.map_or(0, |region| region.peers.len()) as u64;
+        let count = u64::from(split_count);
+        if peers == 0 || count == 0 {
+            return Err(Status::invalid_argument(
+                "a region with peers, and into how many parts, is wanted",
+            ));
+        }
+        let ids = |first: u64| {
+            let each = move |at: u64| first + at * (1 + peers);
+            let split = move |at| SplitId {
+                new_region_id: each(at),
+                new_peer_ids: (each(at) + 1..each(at + 1)).collect(),
+            };
+            (0..count).map(split).collect()
+        };
+        let told = fill!(Reply::Ids { first, .. } => AskBatchSplitResponse { ids: ids(first), header: None });
+        let request = Request::AllocIds {
+            count: count * (1 + peers),
+        };
+        self.answer(header, request, told).await
+    }
+
+    /// Waits until regions end at the keys, for a few seconds at most.
+    async fn split_regions(&self, call: Call<SplitRegionsRequest>) -> Outcome<SplitRegionsResponse> {
+        let SplitRegionsRequest { header, split_keys, .. } = call.into_inner();
+        self.check_cluster(header)?;
+        let refused = |error| -> Outcome<SplitRegionsResponse> {
+            Ok(Response::new(SplitRegionsResponse {
+                header: Some(self.header(Some(error::to_wire(error)?))),
+                ..SplitRegionsResponse::default()
+            }))
+        };
+        let mut begins = Vec::new();
+        for _ in 0..SPLIT_LOOKS {
+            let lookups = split_keys.iter().cloned().map(Lookup::Key).collect();
+            let found = match ask(&self.handle, Request::Regions(lookups)).await {
+                Ok(Reply::Regions(found)) => found,
+                Ok(other) => mismatch(other),
+                Err(error) => return refused(error),
+            };
+            let begins_there = |(info, key): (&Option<Arc<RegionInfo>>, &bytes::Bytes)| {
+                info.as_ref()
+                    .filter(|info| info.region.start_key == *key)
+                    .map(|info| info.region.id)
+            };
+            begins = found.iter().zip(&split_keys).filter_map(begins_there).collect();
+            if begins.len() == split_keys.len() {
+                break;
+            }
+            if let Err(error) = ask(&self.handle, Request::SplitAt(split_keys.clone())).await {
+                return refused(error);
+            }
+            tokio::time::sleep(SPLIT_PAUSE).await;
+        }
+        let finished_percentage = (100 * begins.len() as u64)
+            .checked_div(split_keys.len() as u64)
+            .unwrap_or(100);
+        Ok(Response::new(SplitRegionsResponse {
+            header: Some(self.header(None)),
+            finished_percentage,
+            regions_id: begins,
+        }))
+    }
+
     /// Operators are told with heartbeats and not kept for others to watch.
     async fn get_operator(&self, call: Call<GetOperatorRequest>) -> Outcome<GetOperatorResponse> {
         self.check_cluster(call.into_inner().header)?;
@@ -486,7 +558,21 @@ impl PdService {
             Some(info) => found!(&info => GetRegionResponse),
             None => GetRegionResponse::default(),
         });
-        self.answer(header, Request::Regions(vec![lookup]), told).await
+        let mut looks = 0;
+        loop {
+            let answer = self
+                .answer(header.clone(), Request::Regions(vec![lookup.clone()]), told)
+                .await?;
+            let found = answer.get_ref();
+            let refused = found.header.as_ref().is_some_and(|header| header.error.is_some());
+            // Between the words of two leaders about a region that was divided, part of its range is nobody's.
+            let is_gap = found.region.is_none() && !refused && matches!(lookup, Lookup::Key(_));
+            if !is_gap || looks == GAP_LOOKS {
+                return Ok(answer);
+            }
+            looks += 1;
+            tokio::time::sleep(GAP_PAUSE).await;
+        }
     }
 
     async fn query(&self, request: QueryRegionRequest) -> Result<QueryRegionResponse, Status> {
@@ -540,6 +626,13 @@ impl PdService {
         }))
     }
 }
+
+/// How often a key's region is looked for that nobody holds, and how long between two looks: clients take none for an answer.
+const GAP_LOOKS: u32 = 10;
+const GAP_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+/// How often new borders are looked for, and how long between two looks.
+const SPLIT_LOOKS: u32 = 50;
+const SPLIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// Stands for "no keyspace" where keyspaces have ids.
 const KEYSPACE_NONE: u32 = u32::MAX;

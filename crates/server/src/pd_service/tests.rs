@@ -608,7 +608,7 @@ async fn configuration_operators_and_unknown_rpcs() {
             ..AskBatchSplitRequest::default()
         })
         .await;
-    assert_eq!(split.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(split.unwrap_err().code(), Code::InvalidArgument);
 }
 
 #[tokio::test]

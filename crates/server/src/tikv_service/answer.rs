@@ -43,6 +43,15 @@ with_text!(
     GetLockWaitInfoResponse
 );
 
+impl Answer for SplitRegionResponse {
+    fn fail(&mut self, error: WireError) {
+        match key_error(error) {
+            Err(error) => self.region_error = Some(error),
+            Ok(error) => self.errors.push(*error),
+        }
+    }
+}
+
 /// Where an answer has text only.
 fn text_of(error: KeyError) -> String {
     if error.abort.is_empty() {

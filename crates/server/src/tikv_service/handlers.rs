@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use base::{ClusterId, PeerId, RegionId};
+use bytes::Bytes;
 use engine::kv::{self, Kv};
 use proto::kvrpcpb::*;
+use proto::metapb::Region;
 use tonic::Status;
 
 use super::answer::Answer;
 use super::metrics::{REFUSED, Rpc, Timed};
-use super::{Arrival, Identity};
+use super::{Arrival, Identity, Splits};
 use crate::call::{Act, Call};
 use crate::config::ApiVersion;
 use crate::error::{self, WireError};
 use crate::limits::{self, Admission};
-use crate::raw::{Raw, Scan, Swap};
+use crate::raw::{self, Raw, Scan, Swap};
 use crate::txn::Txn;
 
 /// Runs requests. Every method answers `Err` only for what ends the call or the stream; other failures are in the answer.
@@ -23,6 +25,9 @@ pub struct Handlers {
     pub(super) txn: Arc<Txn>,
     identity: Identity,
     admission: Admission,
+    api: ApiVersion,
+    /// Not there where regions cannot be divided.
+    pub(super) splits: Option<Arc<dyn Splits>>,
 }
 
 impl Handlers {
@@ -32,6 +37,8 @@ impl Handlers {
             txn,
             identity,
             admission,
+            api,
+            splits: None,
         }
     }
 
@@ -247,6 +254,44 @@ impl Handlers {
             work,
             |answer: &mut RawChecksumResponse, sum| {
                 (answer.checksum, answer.total_kvs, answer.total_bytes) = (sum.crc64_xor, sum.pairs, sum.bytes);
+            },
+        )
+        .await
+    }
+
+    pub async fn split_region(&self, request: SplitRegionRequest, arrival: Arrival) -> Result<SplitRegionResponse, Status> {
+        let SplitRegionRequest {
+            context,
+            split_key,
+            mut split_keys,
+            is_raw_kv,
+        } = request;
+        let Some(splits) = &self.splits else {
+            return Err(Status::unimplemented("regions cannot be divided here"));
+        };
+        if !split_key.is_empty() {
+            split_keys.push(split_key);
+        }
+        let region_key = |key: Bytes| match is_raw_kv {
+            true => raw::api::region_key(self.api, key)
+                .map_err(|error| Status::invalid_argument(base::log::chain(&error).to_string())),
+            false => Ok(base::codec::encode_bytes(&key).into()),
+        };
+        let keys = split_keys.into_iter().map(region_key).collect::<Result<Vec<_>, Status>>()?;
+        let work = |call: Call| async move {
+            let divided = splits.split(call.ctx, keys, call.deadline).await;
+            divided.map_err(|source| error::of_region(source, Act::Read))
+        };
+        self.run(
+            Rpc::SplitRegion,
+            context,
+            arrival,
+            work,
+            |answer: &mut SplitRegionResponse, regions: Vec<Region>| {
+                if let [left, right] = &regions[..] {
+                    (answer.left, answer.right) = (Some(left.clone()), Some(right.clone()));
+                }
+                answer.regions = regions;
             },
         )
         .await

@@ -41,9 +41,10 @@ pub enum Rpc {
     GetLockWaitInfo,
     MvccGetByKey,
     MvccGetByStartTs,
+    SplitRegion,
 }
 
-const NAMES: [&str; 32] = [
+const NAMES: [&str; 33] = [
     "raw_get",
     "raw_batch_get",
     "raw_put",
@@ -76,8 +77,9 @@ const NAMES: [&str; 32] = [
     "get_lock_wait_info",
     "mvcc_get_by_key",
     "mvcc_get_by_start_ts",
+    "split_region",
 ];
-const _: () = assert!(NAMES.len() == Rpc::MvccGetByStartTs as usize + 1);
+const _: () = assert!(NAMES.len() == Rpc::SplitRegion as usize + 1);
 
 static SECONDS: LazyLock<[Histogram; NAMES.len()]> = LazyLock::new(|| {
     let family = latencies(

@@ -18,8 +18,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{ClusterId, MonoTime, StoreId, WallTime};
-use engine::kv::Kv;
+use bytes::Bytes;
+use engine::kv::{self, Kv};
+use futures::future::BoxFuture;
 use proto::kvrpcpb::*;
+use proto::metapb::Region;
 use proto::tikvpb::tikv_server::{Tikv, TikvServer};
 use proto::tikvpb::{BatchCommandsRequest, BatchCommandsResponse};
 use tonic::codegen::BoxStream;
@@ -37,6 +40,12 @@ use handlers::Handlers;
 pub struct Identity {
     pub cluster: ClusterId,
     pub store: StoreId,
+}
+
+/// Divides regions of this store, for `SplitRegion`.
+pub trait Splits: Send + Sync {
+    /// Divides the context's region at these region keys; all parts, ascending.
+    fn split(&self, ctx: kv::Context, keys: Vec<Bytes>, deadline: MonoTime) -> BoxFuture<'_, Result<Vec<Region>, kv::Error>>;
 }
 
 /// Serves the clients of one store. Cheap to clone.
@@ -68,6 +77,13 @@ impl TikvService {
     /// `kv` are the regions of this store, `txn` the transactions on them, `api` how data lies in them.
     pub fn new(kv: Arc<dyn Kv>, txn: Arc<Txn>, identity: Identity, api: ApiVersion) -> TikvService {
         TikvService::with_admission(kv, txn, identity, api, Admission::default())
+    }
+
+    /// Lets clients divide regions.
+    pub fn with_splits(mut self, splits: Arc<dyn Splits>) -> TikvService {
+        let handlers = Arc::get_mut(&mut self.handlers).expect("not shared before it serves");
+        handlers.splits = Some(splits);
+        self
     }
 
     fn with_admission(kv: Arc<dyn Kv>, txn: Arc<Txn>, identity: Identity, api: ApiVersion, admission: Admission) -> TikvService {
@@ -138,4 +154,5 @@ serve! {
     get_lock_wait_info(GetLockWaitInfoRequest) -> GetLockWaitInfoResponse;
     mvcc_get_by_key(MvccGetByKeyRequest) -> MvccGetByKeyResponse;
     mvcc_get_by_start_ts(MvccGetByStartTsRequest) -> MvccGetByStartTsResponse;
+    split_region(SplitRegionRequest) -> SplitRegionResponse;
 }

@@ -26,6 +26,8 @@ pub enum Fault {
     Crash(u64),
     Restart(u64),
     Resume(u64),
+    /// A region is divided.
+    Split(base::RegionId),
     DiskRecovers(u64),
     /// Links are mended: one of them, or all.
     Mend {
@@ -45,6 +47,7 @@ pub enum Kind {
     Transfer,
     Campaign,
     ConfChange,
+    Split,
 }
 
 /// Voters that a region keeps whatever the membership changes.
@@ -63,6 +66,7 @@ impl World {
             Kind::Transfer,
             Kind::Campaign,
             Kind::ConfChange,
+            Kind::Split,
         ] {
             self.schedule(kind);
         }
@@ -78,6 +82,7 @@ impl World {
             Kind::Transfer => self.options.transfers,
             Kind::Campaign => self.options.campaigns,
             Kind::ConfChange => self.options.conf_changes,
+            Kind::Split => self.options.splits,
         }
     }
 
@@ -103,6 +108,7 @@ impl World {
         self.network.mend_all();
         self.network.options = NetworkOptions::healthy();
         (self.options.crash_at_vote, self.options.crash_at_append) = (0.0, 0.0);
+        self.options.crash_at_split = 0.0;
         // While the wall clock is behind the timestamps given already, their milliseconds stand still, and no lock outlives its time.
         self.wall_off_ms = self.wall_off_max_ms;
         self.note("heal");
@@ -131,6 +137,8 @@ impl World {
                 self.after(down, Fault::Restart(store));
             }
             Fault::Crash(_) => {}
+            Fault::Split(region) if self.chaos => self.split_region(region),
+            Fault::Split(_) => {}
             Fault::Restart(store) => self.restart(store),
             Fault::Resume(store) => self.resume(store)?,
             Fault::DiskRecovers(store) => self.stores.get_mut(&store).expect("stores are never removed").disk.slowness = 1,
@@ -144,7 +152,7 @@ impl World {
         Ok(())
     }
 
-    fn after(&mut self, span: Duration, fault: Fault) {
+    pub(super) fn after(&mut self, span: Duration, fault: Fault) {
         self.queue.push(self.queue.now() + span, Event::Fault(fault));
     }
 
@@ -186,6 +194,7 @@ impl World {
             Kind::Transfer => self.transfer_some(),
             Kind::Campaign => self.campaign_some(),
             Kind::ConfChange => self.change_some_membership(),
+            Kind::Split => self.split_some(),
         }
     }
 
@@ -303,8 +312,21 @@ impl World {
         }
     }
 
-    fn pick_region(&mut self) -> RegionId {
-        RegionId(self.rng_faults.pick(&self.regions).id)
+    /// A store dies right after it divided a region, when nothing of the new ones is logged yet.
+    pub(super) fn maybe_crash_after_split(&mut self, store: u64) {
+        if self.chaos && self.rng_faults.chance(self.options.crash_at_split) {
+            self.counts.add("crash_after_split");
+            let after = Duration::from_micros(self.rng_faults.between(0, 3_000));
+            self.after(after, Fault::Crash(store));
+        }
+    }
+
+    pub(super) fn pick_region(&mut self) -> RegionId {
+        let ids: Vec<_> = self.region_ids().into_iter().collect();
+        match ids.is_empty() {
+            true => RegionId(self.regions[0].id),
+            false => *self.rng_faults.pick(&ids),
+        }
     }
 
     /// Store and peer that lead a region, if any does; of several the one with the highest term.
@@ -349,7 +371,7 @@ impl World {
         self.post(store, region, peer::Event::Campaign);
     }
 
-    fn post(&mut self, store: u64, region: RegionId, event: peer::Event) {
+    pub(super) fn post(&mut self, store: u64, region: RegionId, event: peer::Event) {
         let now = self.now();
         let paused = self.stores.get(&store).is_some_and(|slot| slot.inbox.is_some());
         let Some(running) = self.running_mut(store).filter(|_| !paused) else {
@@ -374,6 +396,10 @@ impl World {
 
     fn change_some_membership(&mut self) {
         let region = self.pick_region();
+        self.change_membership_somehow(region);
+    }
+
+    pub(super) fn change_membership_somehow(&mut self, region: RegionId) {
         let Some((_, leader)) = self.leader(region) else { return };
         let current = (**leader.region()).clone();
         // Now and then under an old epoch, which must be refused.

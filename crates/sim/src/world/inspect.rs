@@ -1,8 +1,11 @@
 //! Looks at the world from outside: what its stores hold.
 
+use std::collections::BTreeSet;
+
 use base::{PeerId, RegionId, StoreId};
 use bytes::Bytes;
 use engine::{Cf, Engine, keys};
+use raftstore::peer::Peer;
 
 use super::{Failure, World};
 
@@ -22,6 +25,12 @@ pub struct Replica {
 }
 
 impl World {
+    /// Regions that any running store has a peer of.
+    pub fn region_ids(&self) -> BTreeSet<RegionId> {
+        let running = self.stores.keys().filter_map(|&store| self.running(store));
+        running.flat_map(|store| store.peers().map(Peer::region_id)).collect()
+    }
+
     /// Copies of a region on running stores, as its members list it; peers without data yet are left out.
     pub fn replicas(&self, region: RegionId) -> Vec<Replica> {
         self.stores.keys().filter_map(|&store| self.replica(store, region)).collect()
@@ -31,7 +40,7 @@ impl World {
     pub fn replica(&self, store: u64, region: RegionId) -> Option<Replica> {
         let running = self.running(store)?;
         let peer = running.peer(region).filter(|peer| peer.is_initialized())?;
-        let range = peer.region();
+        let range = running.region(region)?;
         let (start, end) = (keys::data_key(&range.start_key), keys::data_end_key(&range.end_key));
         let snapshot = running.data().engine.snapshot();
         let pairs_of = |cf| {
@@ -56,7 +65,7 @@ impl World {
 
     /// Whether every member of every region has applied the same index, and no store holds a peer that is no member.
     pub fn replicas_agree(&self) -> bool {
-        self.regions.iter().all(|region| self.agrees(RegionId(region.id)))
+        self.region_ids().into_iter().all(|region| self.agrees(region))
     }
 
     fn agrees(&self, region: RegionId) -> bool {
@@ -73,9 +82,7 @@ impl World {
 
     /// Compares the data of all members that applied the same index.
     pub fn check_replicas(&self) -> Result<(), Failure> {
-        self.regions
-            .iter()
-            .try_for_each(|region| self.check_region(RegionId(region.id)))
+        self.region_ids().into_iter().try_for_each(|region| self.check_region(region))
     }
 
     fn check_region(&self, region: RegionId) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{RegionId, Ts};
+use base::Ts;
 use bytes::Bytes;
 use engine::{Cf, keys};
 use txn::{Key, Lock, Write, WriteKind};
@@ -25,9 +25,9 @@ impl World {
             return Ok(());
         }
         let mut transactions: BTreeMap<Ts, Left> = BTreeMap::new();
-        for region in self.regions() {
-            let leader = self.leader(RegionId(region.id)).map(|(store, _)| store);
-            let replica = leader.and_then(|store| self.replica(store, RegionId(region.id)));
+        for region in self.region_ids() {
+            let leader = self.leader(region).map(|(store, _)| store);
+            let replica = leader.and_then(|store| self.replica(store, region));
             for (cf, key, value) in replica.into_iter().flat_map(|replica| replica.pairs) {
                 let key = keys::region_key(&key);
                 gather(&mut transactions, cf, &key, &value).map_err(|error| wrong(format!("{cf:?} {key:?}: {error}")))?;

@@ -1,0 +1,97 @@
+//! What a leader knows of its region's size: measured now and then, guessed in between by what was put.
+
+use bytes::Bytes;
+use proto::metapb::Region;
+
+use super::{Effects, Peer};
+use crate::region;
+use crate::size::{Limits, Measured};
+
+/// Ticks between looks at the size, and between two walks over the region at least.
+const LOOK_TICKS: u64 = 10;
+/// A region is walked over only after so much of the split size was put since the last time.
+const WALK_SHARE: u64 = 16;
+
+/// A region that should be divided at these keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SplitWanted {
+    pub region: Region,
+    pub keys: Vec<Bytes>,
+}
+
+#[derive(Default)]
+pub(super) struct Size {
+    /// As measured last, and put since.
+    bytes: u64,
+    keys: u64,
+    is_known: bool,
+    put_bytes: u64,
+    put_keys: u64,
+    measuring: bool,
+    /// No walk before this tick.
+    next_walk: u64,
+}
+
+impl Size {
+    /// About how large the region is; zero before it was measured.
+    pub fn about(&self) -> (u64, u64) {
+        match self.is_known {
+            true => (self.bytes + self.put_bytes, self.keys + self.put_keys),
+            false => (0, 0),
+        }
+    }
+
+    pub fn on_put(&mut self, bytes: u64, keys: u64) {
+        self.put_bytes += bytes;
+        self.put_keys += keys;
+    }
+
+    /// One of `parts` parts of about equal size.
+    pub fn on_divided(&mut self, parts: u64) {
+        for count in [&mut self.bytes, &mut self.keys, &mut self.put_bytes, &mut self.put_keys] {
+            *count /= parts;
+        }
+    }
+}
+
+impl Peer {
+    /// Asks for a walk over the region when it may have grown too large.
+    pub(super) fn tick_size(&mut self, fx: &mut Effects) {
+        let limits = Limits::of(&self.config);
+        let size = &mut self.size;
+        if !self.published || size.measuring || !self.ticks.is_multiple_of(LOOK_TICKS) || self.ticks < size.next_walk {
+            return;
+        }
+        let (bytes, keys) = (size.bytes + size.put_bytes, size.keys + size.put_keys);
+        let grew = size.put_bytes >= limits.bytes / WALK_SHARE || size.put_keys >= limits.keys / WALK_SHARE;
+        if !size.is_known || (grew && limits.exceeds(bytes, keys)) {
+            size.measuring = true;
+            fx.measure = Some(self.region.clone());
+        }
+    }
+
+    /// The walk is done, or was not.
+    pub(super) fn on_measured(&mut self, measured: Option<Measured>, fx: &mut Effects) {
+        self.size.measuring = false;
+        let version = region::epoch(&self.region).version;
+        let Some(measured) = measured.filter(|measured| measured.version == version) else {
+            return;
+        };
+        self.size = Size {
+            bytes: measured.bytes,
+            keys: measured.keys,
+            is_known: true,
+            ..Size::default()
+        };
+        if measured.cuts.is_empty() || !self.is_leader() {
+            return;
+        }
+        // If nothing comes of it, as when the placement driver is away, it is walked over again a little later.
+        self.size.is_known = false;
+        self.size.next_walk = self.ticks + 10 * LOOK_TICKS;
+        fx.split_wanted = Some(SplitWanted {
+            region: (*self.region).clone(),
+            keys: measured.cuts,
+        });
+    }
+}
