@@ -62,7 +62,7 @@ impl Peer {
         // Who was lent reads may read the old range no more: others write to a part of it from now on.
         self.lease.renew_readers();
         self.size.on_divided(parts.children.len() as u64 + 1);
-        if self.is_leader() {
+        if self.is_leader() && !self.destroyed {
             fx.campaign.extend(parts.children.iter().map(|child| RegionId(child.id)));
             // Else nobody could tell who asks the placement driver for one of their keys before their leaders are elected.
             fx.report_parts
