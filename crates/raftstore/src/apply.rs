@@ -304,13 +304,7 @@ impl Applier {
             }
         };
         self.region = next.clone();
-        let stays = region::peer_of(&next, PeerId(self.me.id)).is_some();
-        let state = if stays {
-            region_state::State::Normal
-        } else {
-            region_state::State::Tombstone
-        };
-        self.put_region_state(state, &next, self.me.id);
+        self.put_own_state(&next);
         applied.changes.push(Change::Conf(ConfApplied { region: next, raft }));
         Ok(Ok(()))
     }
@@ -319,7 +313,7 @@ impl Applier {
     /// or promise anything: a log must never tell of a region that a crash took back.
     fn split(&mut self, position: LogPosition, parts: Parts, applied: &mut Applied, outcome: &mut Outcome) -> Result<()> {
         let (registry, me) = (self.registry.clone(), self.me);
-        self.put_region_state(region_state::State::Normal, &parts.region, me.id);
+        self.put_own_state(&parts.region);
         self.applied = position;
         let (born, written) = registry.split(&parts, &me, |born| {
             for child in born {
@@ -335,6 +329,17 @@ impl Applier {
         outcome.born.extend(born);
         applied.changes.push(Change::Split(parts));
         Ok(())
+    }
+
+    /// The state of the region that this is of. Entries that come behind the removal of this peer must not bring it back.
+    fn put_own_state(&mut self, region: &Region) {
+        let stays = region::peer_of(region, PeerId(self.me.id)).is_some();
+        let state = if stays {
+            region_state::State::Normal
+        } else {
+            region_state::State::Tombstone
+        };
+        self.put_region_state(state, region, self.me.id);
     }
 
     fn put_region_state(&mut self, state: region_state::State, region: &Region, peer: u64) {

@@ -18,14 +18,12 @@ pub enum Bug {
     ReadIndexWithoutQuorum = 6,
     /// A write that was proposed before a split is applied after it, wherever its keys lie now.
     WriteOverSplit = 7,
-    /// A new region's peer is made anew though one was there already: its votes are forgotten.
-    ChildForgetsVotes = 8,
     /// A leader answers reads under its lease although what is committed, a split say, is not applied yet.
-    LeaseOverSplit = 9,
+    LeaseOverSplit = 8,
 }
 
 impl Bug {
-    pub const ALL: [(&'static str, Bug); 9] = [
+    pub const ALL: [(&'static str, Bug); 8] = [
         ("ack-before-fsync", Bug::AckBeforeFsync),
         ("vote-before-persist", Bug::VoteBeforePersist),
         ("lease-over-pause", Bug::LeaseOverPause),
@@ -33,7 +31,6 @@ impl Bug {
         ("apply-twice-after-snapshot", Bug::ApplyTwiceAfterSnapshot),
         ("read-index-without-quorum", Bug::ReadIndexWithoutQuorum),
         ("write-over-split", Bug::WriteOverSplit),
-        ("child-forgets-votes", Bug::ChildForgetsVotes),
         ("lease-over-split", Bug::LeaseOverSplit),
     ];
 }

@@ -351,9 +351,9 @@ impl Shared {
                 // Removed meanwhile: then it is not to be.
                 None => drop(self.peers.send(region, Event::Begin(Box::new(born.region)))),
             }
-            for message in self.registry.take_early(region) {
-                self.deliver(region, message);
-            }
+            let early = self.registry.take_early(region);
+            let mut store = self.store.lock();
+            early.into_iter().for_each(|message| self.on_message(&mut store, message));
         }
         Ok(())
     }

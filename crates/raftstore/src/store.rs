@@ -334,7 +334,10 @@ impl Store {
             std::cmp::Ordering::Equal => match &range {
                 Some(region) if self.is_removed(region, message) => Ok(Decision::Answer(tombstone(message, region))),
                 // Its data would replace what another region has there.
-                _ if !self.has_room(message) => Ok(Decision::Drop),
+                _ if !self.has_room(message) => {
+                    self.forget_snapshot(message);
+                    Ok(Decision::Drop)
+                }
                 _ => Ok(Decision::Deliver),
             },
         }
@@ -357,6 +360,7 @@ impl Store {
         if message.is_tombstone || was_here || !(interrupted.is_some() || message::may_create_peer(message)) {
             return Ok(Decision::Drop);
         }
+        let is_promised = interrupted.is_some();
         let asked = interrupted.or_else(|| snapshot_range(message)).unwrap_or_else(|| Region {
             id: id.0,
             start_key: message.start_key.clone(),
@@ -368,6 +372,9 @@ impl Store {
                 // Most likely a split that is not applied here yet will make the peer.
                 self.registry.keep_early(message.clone());
             }
+            if !is_promised {
+                self.forget_snapshot(message);
+            }
             return Ok(Decision::Drop);
         }
         let empty = Region {
@@ -378,6 +385,14 @@ impl Store {
         // Nobody took the range since it was looked at: only this thread lets regions in that no split makes.
         let _reserved = self.has_room(message);
         Ok(Decision::Create(Box::new(made)))
+    }
+
+    /// Drops the file of a raft snapshot that is not let in.
+    fn forget_snapshot(&self, message: &RaftMessage) {
+        if let Some(meta) = message.snapshot.as_ref().filter(|_| message::is_snapshot(message)) {
+            self.snapshots
+                .remove(message::snapshot_key(RegionId(message.region_id), meta));
+        }
     }
 
     /// Whether the range of the raft snapshot that a message may carry is free; then it is reserved for it.

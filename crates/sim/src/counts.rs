@@ -19,7 +19,7 @@ pub fn sites(workload: Workload) -> Vec<&'static str> {
     }
 }
 
-const FAULTS: [&str; 37] = [
+const FAULTS: [&str; 34] = [
     "crash",
     "crash_of_all",
     "crash_lost_log_writes",
@@ -41,13 +41,10 @@ const FAULTS: [&str; 37] = [
     "split_applied",
     "split_applied_by_leader",
     "split_refused",
-    "split_during_snapshot",
     "crash_after_split",
     "region_born",
-    "region_born_over_waiting_peer",
     "message_before_split",
     "message_came_early",
-    "snapshot_over_other_region",
     "peer_destroyed",
     "raft_snapshot_installed",
     "log_compacted",

@@ -404,7 +404,7 @@ impl Store {
             }
             for message in self.control.registry().take_early(region) {
                 self.counts.add("message_came_early");
-                self.post(now, region, Event::Raft(Box::new(message)), out);
+                self.on_raft(now, message, None, out);
             }
         }
     }

@@ -51,6 +51,8 @@ impl Size {
         for count in [&mut self.bytes, &mut self.keys, &mut self.put_bytes, &mut self.put_keys] {
             *count /= parts;
         }
+        // What made the region divide was measured a moment ago.
+        (self.is_known, self.next_walk) = (self.bytes > 0, 0);
     }
 }
 

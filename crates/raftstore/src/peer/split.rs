@@ -4,14 +4,12 @@ use std::sync::Arc;
 
 use base::{MonoTime, RegionId};
 use engine::kv::Error;
-use proto::ferrite_raft::RaftState;
 use proto::metapb::{Region, RegionEpoch};
 use rand::Rng;
 
 use super::{AdminReply, Effects, Peer, Report, Start, election};
 use crate::apply::ApplyTask;
 use crate::command::AdminError;
-use crate::planted::{self, Bug};
 use crate::region;
 use crate::split::{self, Parts, SplitOne};
 use crate::storage::LogCache;
@@ -62,7 +60,7 @@ impl Peer {
         // Who was lent reads may read the old range no more: others write to a part of it from now on.
         self.lease.renew_readers();
         self.size.on_divided(parts.children.len() as u64 + 1);
-        if self.is_leader() {
+        if self.is_leader() && !self.destroyed {
             fx.campaign.extend(parts.children.iter().map(|child| RegionId(child.id)));
             // Else nobody could tell who asks the placement driver for one of their keys before their leaders are elected.
             fx.report_parts
@@ -98,12 +96,7 @@ impl Peer {
             "region {} begins twice, or over a raft snapshot",
             region.id
         );
-        let before = self.node.store().raft_state();
-        let before = match planted::on(Bug::ChildForgetsVotes) {
-            true => RaftState::default(),
-            false => before,
-        };
-        let found = begun(&before);
+        let found = begun(&self.node.store().raft_state());
         let peer = region::peer_of(&region, self.peer_id()).copied().unwrap_or(self.me);
         let start = Start {
             peer,
