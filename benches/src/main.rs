@@ -6,6 +6,7 @@ mod demo;
 mod engine;
 mod kv;
 mod report;
+mod tso;
 mod txn;
 
 use std::process::ExitCode;
@@ -21,6 +22,8 @@ enum Bench {
     Kv(kv::Args),
     /// Transactions of one and two keys in each way of committing, beside etcd's.
     Txn(txn::Args),
+    /// Timestamps a second, of one placement driver and of three.
+    Tso(tso::Args),
     Demo(demo::Args),
     /// The bare echo server that `kv` measures against: answers raw gets and puts at once.
     #[command(hide = true)]
@@ -32,6 +35,7 @@ fn main() -> ExitCode {
         Bench::Engine(args) => engine::run(&args),
         Bench::Kv(args) => kv::run(&args),
         Bench::Txn(args) => txn::run(&args),
+        Bench::Tso(args) => tso::run(&args),
         Bench::Demo(args) => demo::run(&args).map(|()| true),
         Bench::Echo(args) => kv::echo::serve(&args).map(|()| true),
     };

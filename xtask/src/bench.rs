@@ -11,6 +11,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench engine    each engine: loads, synced batches, reads, memory, disk
 ///   cargo xtask bench kv        the whole system, beside a bare echo and etcd
 ///   cargo xtask bench build-cache   the build cache beside nginx (with dav-ext; wrk, zstd)
+///   cargo xtask bench tso       timestamps a second, of one placement driver and of three
 ///   cargo xtask bench txn       transactions in each way of committing, beside etcd's
 ///
 /// What follows the name goes to the benchmark; `cargo xtask bench kv --help` lists its options.

@@ -1,8 +1,9 @@
 //! The placement driver: gives out timestamps and ids, knows the stores, and tells which region holds a key.
 //!
 //! [`Machine`] is pure: requests and log events go in, commands to replicate and replies come out. Its [`State`] changes only by
-//! commands that came back from the [`ReplicatedLog`](log::ReplicatedLog), so an answer never rests on what a crash could take back.
-//! [`shell`] runs a machine on threads over files; `sim` runs the same machine under virtual time. gRPC is in `server`.
+//! commands that came back from the log, so an answer never rests on what a crash could take back. The log is that of a raft
+//! [`Group`](group::Group) of one or more members, pure as well. [`shell`] runs the two on threads over files; `sim` runs the same objects
+//! under virtual time. gRPC is in `server`.
 //!
 //! Invariants: no timestamp and no id is handed out twice, and no timestamp after a larger one, over restarts and whatever the wall
 //! clock does; the directory's regions never overlap, and each has a leader to name; safe points never go back.
@@ -11,6 +12,7 @@
 use base::{RegionId, StoreId, Ts};
 
 pub mod gc;
+pub mod group;
 pub mod log;
 pub mod machine;
 mod metrics;
@@ -18,17 +20,18 @@ pub mod operator;
 pub mod planted;
 pub mod regions;
 pub mod request;
+pub mod scheduling;
 pub mod shell;
 pub mod splits;
 pub mod state;
 pub mod stores;
 pub mod tso;
 
-pub use machine::{Effects, Event, Machine, Options};
+pub use machine::{Effects, Event, Machine, Options, Status};
 pub use operator::Operator;
 pub use regions::{DownPeer, KeyRange, Lookup, RegionInfo};
 pub use request::{Reply, Request};
-pub use shell::{Handle, Pd};
+pub use shell::{Handle, Pd, Transport};
 pub use state::State;
 pub use stores::{Liveness, StoreView};
 
@@ -42,6 +45,11 @@ pub enum Error {
     /// Another member leads, or none yet. What was asked may still take effect.
     #[error("not leader")]
     NotLeader,
+    /// A change of the members cannot be made now, or never.
+    #[error("members stay as they are: {reason}")]
+    MembersStay { reason: String },
+    #[error("no member has the id {member:?}")]
+    MemberNotFound { member: MemberId },
     #[error("cluster is not bootstrapped")]
     NotBootstrapped,
     #[error("cluster is already bootstrapped")]

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use base::{MonoTime, PeerId, RegionId, StoreId, WallTime};
+use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId, WallTime};
 use proto::ferrite_pd as record;
 use proto::ferrite_pd::command::Kind as Command;
-use proto::metapb::Store;
+use proto::metapb::{Store, StoreState};
 use proto::pdpb::StoreStats;
 
 use crate::log::{LogEvent, Proposal, ProposalId};
-use crate::operator::{self, Candidate, Operator, Operators};
+use crate::operator::{self, Candidate, Operator, Operators, Wanted};
 use crate::planted::{self, Bug};
 use crate::regions::{Directory, KeyRange, Lookup, RegionInfo};
 use crate::request::{Reply, Request};
@@ -24,10 +24,15 @@ use crate::stores::{Beats, StoreView};
 use crate::tso::{self, Tso};
 use crate::{Error, MemberId};
 
+mod members;
+mod schedule;
+
 /// Ids reserved at a time: few enough that restarts waste little, enough that the log seldom waits.
 const ID_RESERVE: u64 = 100;
 /// Ids are reserved anew when fewer are left.
 const ID_LEFT_MIN: u64 = 10;
+/// Commands between snapshots: the log stays below a few megabytes and is replayed in milliseconds.
+pub(crate) const SNAPSHOT_EVERY: u64 = 4096;
 /// Ids that one request may take.
 pub const ID_COUNT_MAX: u64 = 1 << 20;
 
@@ -48,6 +53,38 @@ pub struct Effects<T> {
     pub reply: Vec<(T, Result<Reply, Error>)>,
     /// A store joined that regions may use: leaders should report at once rather than at their next heartbeat.
     pub want_reports: bool,
+    /// For the log: the state at this index, so that the commands before it can go.
+    pub snapshot: Option<(u64, Box<record::State>)>,
+    /// For the group: this member is to lead.
+    pub transfer: Option<MemberId>,
+    /// [`Machine::status`] may have changed.
+    pub status_changed: bool,
+}
+
+/// What everybody may know of the members at any time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// Zero before a member ever led.
+    pub cluster: ClusterId,
+    pub me: MemberId,
+    /// As far as this member knows.
+    pub leader: Option<MemberId>,
+    /// In ascending order of their ids.
+    pub members: Vec<record::Member>,
+    /// This member was taken out.
+    pub removed: bool,
+}
+
+impl Status {
+    /// The record of a member.
+    pub fn member(&self, id: MemberId) -> Option<&record::Member> {
+        self.members.iter().find(|member| member.id == id.0)
+    }
+
+    /// Whether this member leads.
+    pub fn leads(&self) -> bool {
+        self.leader == Some(self.me)
+    }
 }
 
 impl<T> Default for Effects<T> {
@@ -56,6 +93,9 @@ impl<T> Default for Effects<T> {
             propose: Vec::new(),
             reply: Vec::new(),
             want_reports: false,
+            snapshot: None,
+            transfer: None,
+            status_changed: false,
         }
     }
 }
@@ -63,15 +103,15 @@ impl<T> Default for Effects<T> {
 /// Who this member is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options {
-    /// Names the member for good: over restarts it is found again by it.
+    /// Of [`Identity`](crate::log::Identity).
+    pub member: MemberId,
+    /// For people; no two members have the same.
     pub name: String,
     /// With scheme; clients dial these.
     pub client_urls: Vec<String>,
     pub peer_urls: Vec<String>,
     /// Random and not zero; used if no cluster is there yet.
     pub cluster_id_if_new: u64,
-    /// Random and not zero; used if no member of this name is known.
-    pub member_id_if_new: u64,
     /// Peers that each region should have; used if no cluster is there yet.
     pub max_peer_count_if_new: u32,
 }
@@ -84,11 +124,22 @@ pub struct Machine<T> {
     state: State,
     /// Index of the last command in `state`.
     applied: u64,
+    /// Index of the last snapshot that was given away.
+    snapshot: u64,
     leads: bool,
+    /// Another member that leads.
+    leader: Option<MemberId>,
+    /// While this member leads and this has not passed, no other does.
+    lease_until: MonoTime,
+    /// Requests that came when the lease was over and leadership was not.
+    parked: VecDeque<(T, Request)>,
+    removed: bool,
     regions: Directory,
     beats: Beats,
     operators: Operators,
     splits: Splits,
+    /// An order was carried out or given up since regions were last asked for: others may have waited for it.
+    settled: bool,
     tso: Tso,
     tso_waiting: VecDeque<(T, u32)>,
     ids: Range<u64>,
@@ -102,21 +153,17 @@ pub struct Machine<T> {
 impl<T> Machine<T> {
     /// A machine whose log goes on after `applied`, the last command in `state`.
     pub fn new(options: Options, state: State, applied: u64) -> Machine<T> {
-        let Options {
-            cluster_id_if_new: cluster,
-            member_id_if_new: member,
-            ..
-        } = options;
+        let (cluster, id) = (options.cluster_id_if_new, options.member);
         assert!(
-            cluster != 0 && member != 0,
-            "ids of zero stand for none: cluster {cluster}, member {member}"
+            cluster != 0 && id.0 != 0,
+            "ids of zero stand for none: cluster {cluster}, member {id:?}"
         );
-        let known = state.members.values().find(|member| member.name == options.name);
         let member = record::Member {
-            id: known.map_or(options.member_id_if_new, |member| member.id),
+            id: id.0,
             name: options.name,
             peer_urls: options.peer_urls,
             client_urls: options.client_urls,
+            is_learner: false,
         };
         let tso = Tso::new(state.tso_bound_ms);
         let regions = first_regions(&state);
@@ -129,11 +176,17 @@ impl<T> Machine<T> {
             },
             state,
             applied,
+            snapshot: applied,
             leads: false,
+            leader: None,
+            lease_until: MonoTime::default(),
+            parked: VecDeque::new(),
+            removed: false,
             regions,
             beats: Beats::default(),
             operators: Operators::default(),
             splits: Splits::default(),
+            settled: false,
             tso,
             tso_waiting: VecDeque::new(),
             ids: 0..0,
@@ -158,25 +211,53 @@ impl<T> Machine<T> {
         self.leads && self.state.cluster.is_some() && self.state.members.contains_key(&MemberId(self.member.id))
     }
 
+    /// Who leads, and who there is.
+    pub fn status(&self) -> Status {
+        let me = MemberId(self.member.id);
+        Status {
+            cluster: self.state.cluster,
+            me,
+            leader: if self.leads { Some(me) } else { self.leader },
+            members: self.state.members.values().cloned().collect(),
+            removed: self.removed,
+        }
+    }
+
     /// Handles events in order. The same state, times and events give the same effects. Touches no disk, socket or clock.
     pub fn step(&mut self, now: MonoTime, wall: WallTime, events: impl IntoIterator<Item = Event<T>>) -> Effects<T> {
         let mut effects = Effects::default();
         for event in events {
             match event {
                 Event::Request(token, request) => self.on_request(now, wall, token, request, &mut effects),
-                Event::Log(LogEvent::Committed {
-                    index,
-                    proposal,
-                    command,
-                }) => {
-                    self.on_committed(wall, index, proposal, &command, &mut effects);
-                }
-                Event::Log(LogEvent::Leads) => self.on_leads(now, wall, &mut effects),
-                Event::Log(LogEvent::Follows) => self.on_follows(&mut effects),
+                Event::Log(event) => self.on_log(now, wall, event, &mut effects),
             }
         }
         self.maybe_reserve(&mut effects);
         effects
+    }
+
+    fn on_log(&mut self, now: MonoTime, wall: WallTime, event: LogEvent, effects: &mut Effects<T>) {
+        match event {
+            LogEvent::Committed {
+                index,
+                proposal,
+                command,
+            } => self.on_committed(now, wall, index, proposal, command.as_ref(), effects),
+            LogEvent::Restored { index, state } => self.on_restored(index, *state, effects),
+            LogEvent::Leads => self.on_leads(now, wall, effects),
+            LogEvent::Follows { leader } => self.on_follows(leader, effects),
+            LogEvent::Lease { until } => self.on_lease(now, wall, until, effects),
+            LogEvent::Refused { proposal, reason } => {
+                if let Some(token) = self.waiting.remove(&proposal) {
+                    effects.reply.push((token, Err(Error::MembersStay { reason })));
+                }
+            }
+            LogEvent::SnapshotWanted => self.give_snapshot(effects),
+            LogEvent::Removed => {
+                self.removed = true;
+                effects.status_changed = true;
+            }
+        }
     }
 
     /// Gives up everybody who waits; nobody else will answer them.
@@ -184,15 +265,31 @@ impl<T> Machine<T> {
         let proposed = std::mem::take(&mut self.waiting).into_values();
         let tso = self.tso_waiting.drain(..).map(|(token, _)| token);
         let ids = self.ids_waiting.drain(..).map(|(token, _)| token);
-        proposed.chain(tso).chain(ids).collect()
+        let parked = self.parked.drain(..).map(|(token, _)| token);
+        proposed.chain(tso).chain(ids).chain(parked).collect()
     }
 
     fn on_request(&mut self, now: MonoTime, wall: WallTime, token: T, request: Request, effects: &mut Effects<T>) {
+        if request == Request::Members && self.state.cluster.is_some() {
+            return effects.reply.push((token, Ok(self.members())));
+        }
         if !self.is_ready() {
             return effects.reply.push((token, Err(Error::NotLeader)));
         }
+        if !self.has_lease(now) {
+            return self.parked.push_back((token, request));
+        }
         match request {
-            Request::Tso { count } => self.on_tso(wall, token, count, effects),
+            Request::Tso { count } => self.on_tso(now, wall, token, count, effects),
+            Request::Enlist(member) => self.on_enlist(member, token, effects),
+            Request::RemoveMember(id) => self.on_remove_member(id, token, effects),
+            Request::TransferLeader(to) => self.on_transfer_leader(to, token, effects),
+            Request::StoreHeartbeat(stats) if self.state.is_bootstrapped() => {
+                let store = StoreId(stats.store_id);
+                let reply = self.on_store_heartbeat(now, wall, stats);
+                effects.reply.push((token, reply));
+                self.after_store_heartbeat(store, effects);
+            }
             Request::AllocIds { count } => self.on_alloc_ids(token, count, effects),
             Request::SplitAt(keys) if self.state.is_bootstrapped() => {
                 let fits = self.splits.want(now, keys);
@@ -209,6 +306,34 @@ impl<T> Machine<T> {
                 }
             },
         }
+    }
+
+    fn has_lease(&self, now: MonoTime) -> bool {
+        now < self.lease_until || planted::on(Bug::LeaseIgnored)
+    }
+
+    /// The lease is another one: those who waited for it may go on.
+    fn on_lease(&mut self, now: MonoTime, wall: WallTime, until: MonoTime, effects: &mut Effects<T>) {
+        self.lease_until = until;
+        if self.has_lease(now) {
+            self.serve_tso(now, wall, effects);
+            for (token, request) in std::mem::take(&mut self.parked) {
+                self.on_request(now, wall, token, request, effects);
+            }
+        }
+    }
+
+    fn give_snapshot(&mut self, effects: &mut Effects<T>) {
+        self.snapshot = self.applied;
+        effects.snapshot = Some((self.applied, Box::new(self.state.to_record())));
+    }
+
+    fn on_restored(&mut self, index: u64, state: record::State, effects: &mut Effects<T>) {
+        assert!(index > self.applied, "a snapshot goes back from {} to {index}", self.applied);
+        self.state = State::from_record(state);
+        (self.applied, self.snapshot) = (index, index);
+        self.regions = first_regions(&self.state);
+        effects.status_changed = true;
     }
 
     /// The command that a request asks for, or the request itself if it changes nothing that is replicated.
@@ -268,13 +393,13 @@ impl<T> Machine<T> {
                 })
             }
             Request::DropPin { name } if self.state.is_bootstrapped() => Command::DropPin(record::DropPin { name, now_seconds }),
+            Request::Schedule(change) if self.state.is_bootstrapped() => Command::Schedule(change),
             request => return Err(request),
         })
     }
 
     fn answer(&mut self, now: MonoTime, wall: WallTime, query: Request) -> Result<Reply, Error> {
         match query {
-            Request::Members => return Ok(self.members()),
             Request::IsBootstrapped => return Ok(Reply::Bootstrapped(self.state.is_bootstrapped())),
             _ if !self.state.is_bootstrapped() => return Err(Error::NotBootstrapped),
             _ => {}
@@ -284,7 +409,7 @@ impl<T> Machine<T> {
             Request::AllStores => Ok(Reply::Stores(
                 self.state.stores.values().map(|store| self.view(now, store)).collect(),
             )),
-            Request::StoreHeartbeat(stats) => self.on_store_heartbeat(now, wall, stats),
+            Request::Operators => Ok(self.standing_orders(now)),
             Request::RegionHeartbeat(info) => self.on_region_heartbeat(now, info),
             Request::Regions(lookups) => Ok(Reply::Regions(
                 lookups.iter().map(|lookup| self.regions.get(lookup).cloned()).collect(),
@@ -301,6 +426,11 @@ impl<T> Machine<T> {
             }),
             Request::Tso { .. }
             | Request::SplitAt(_)
+            | Request::Enlist(_)
+            | Request::RemoveMember(_)
+            | Request::TransferLeader(_)
+            | Request::StoreHeartbeat(_)
+            | Request::Schedule(_)
             | Request::AllocIds { .. }
             | Request::Members
             | Request::IsBootstrapped
@@ -315,10 +445,8 @@ impl<T> Machine<T> {
     }
 
     fn members(&self) -> Reply {
-        Reply::Members {
-            all: self.state.members.values().cloned().collect(),
-            leader: MemberId(self.member.id),
-        }
+        let Status { members, leader, .. } = self.status();
+        Reply::Members { all: members, leader }
     }
 
     fn gc_state(&self, wall: WallTime) -> Reply {
@@ -390,17 +518,20 @@ impl<T> Machine<T> {
         Ok(Reply::Scanned(found))
     }
 
-    fn on_tso(&mut self, wall: WallTime, token: T, count: u32, effects: &mut Effects<T>) {
+    fn on_tso(&mut self, now: MonoTime, wall: WallTime, token: T, count: u32, effects: &mut Effects<T>) {
         if count == 0 || count > tso::BATCH_MAX {
             let reason = format!("{count} timestamps were asked for: wanted 1 to {}", tso::BATCH_MAX);
             return effects.reply.push((token, Err(Error::Invalid { reason })));
         }
         self.tso_waiting.push_back((token, count));
-        self.serve_tso(wall, effects);
+        self.serve_tso(now, wall, effects);
     }
 
-    /// Serves those who wait, in order, as far as the bound allows.
-    fn serve_tso(&mut self, wall: WallTime, effects: &mut Effects<T>) {
+    /// Serves those who wait, in order, as far as the bound allows. Without a lease another member may have given larger ones.
+    fn serve_tso(&mut self, now: MonoTime, wall: WallTime, effects: &mut Effects<T>) {
+        if !self.has_lease(now) {
+            return;
+        }
         while let Some(&(_, count)) = self.tso_waiting.front() {
             if planted::on(Bug::TsoBoundNotPersisted) {
                 self.tso.on_bound(wall.0 + tso::BOUND_AHEAD_MS);
@@ -466,25 +597,32 @@ impl<T> Machine<T> {
     /// `proposal` tells which of this machine's proposals it is, if it is one.
     fn on_committed(
         &mut self,
+        now: MonoTime,
         wall: WallTime,
         index: u64,
         proposal: Option<ProposalId>,
-        command: &Command,
+        command: Option<&Command>,
         effects: &mut Effects<T>,
     ) {
         assert_eq!(index, self.applied + 1, "the log skips or repeats a command");
+        self.applied = index;
+        let Some(command) = command else { return };
         let stores = self.state.stores.len();
         let outcome = self.state.apply(command);
-        effects.want_reports |= self.state.stores.len() > stores;
-        self.applied = index;
+        // Regions may use a further store, or must leave one.
+        effects.want_reports |= self.state.stores.len() > stores || matches!(command, Command::Schedule(_));
         if outcome.is_ok() && matches!(command, Command::Bootstrap(_)) {
             self.regions = first_regions(&self.state);
+        }
+        effects.status_changed |= matches!(command, Command::Init(_) | Command::PutMember(_) | Command::ChangeMember(_));
+        if self.applied >= self.snapshot + SNAPSHOT_EVERY {
+            self.give_snapshot(effects);
         }
         let Some(id) = proposal else { return };
         match (command, &outcome) {
             (Command::ReserveTso(_), _) => {
                 self.tso.on_bound(self.state.tso_bound_ms);
-                self.serve_tso(wall, effects);
+                self.serve_tso(now, wall, effects);
             }
             (Command::ReserveIds(_), Ok(Reply::Ids { first, count })) => self.on_ids(*first, *count, effects),
             _ => {}
@@ -507,6 +645,9 @@ impl<T> Machine<T> {
 
     fn on_leads(&mut self, now: MonoTime, wall: WallTime, effects: &mut Effects<T>) {
         self.leads = true;
+        self.leader = None;
+        self.lease_until = MonoTime::default();
+        effects.status_changed = true;
         self.beats = Beats::new(now);
         self.tso = Tso::new(self.state.tso_bound_ms);
         self.ids = 0..0;
@@ -525,32 +666,54 @@ impl<T> Machine<T> {
     }
 
     /// Nobody waits for a member that does not lead: they ask the next one.
-    fn on_follows(&mut self, effects: &mut Effects<T>) {
-        self.leads = false;
+    fn on_follows(&mut self, leader: Option<MemberId>, effects: &mut Effects<T>) {
+        (self.leads, self.leader) = (false, leader);
+        effects.status_changed = true;
         effects
             .reply
             .extend(self.take_waiting().into_iter().map(|token| (token, Err(Error::NotLeader))));
     }
 
-    /// What the region's leader should do next. Until the region's membership changes, it is told the same again.
+    /// What the region's leader should do next. Until it is done, it is told the same again.
     fn operator(&mut self, now: MonoTime, id: RegionId) -> Option<Operator> {
         let info = self.regions.get(&Lookup::Id(id))?;
-        let max_peer_count = self.state.max_peer_count as usize;
-        let candidate = |store: &Store| {
-            let id = StoreId(store.id);
-            Candidate {
-                store: id,
-                liveness: self.beats.liveness(now, id),
-                regions: self.regions.load(id).regions,
-            }
+        let wanted = Wanted {
+            peers: self.state.max_peer_count as usize,
+            balance: self.state.scheduling.balances() && self.knows_regions(),
         };
-        let stores = self.state.stores.values().filter(|store| !is_tombstone(store)).map(candidate);
-        let Some(plan) = operator::plan(info, max_peer_count, stores) else {
+        self.settled |= self.operators.review(now, info);
+        let stores: Vec<Candidate> = self.candidates(now);
+        if let Some(standing) = self.operators.standing(id, &stores) {
+            return Some(standing);
+        }
+        if wanted.is_met_by(info) {
+            self.operators.end_move(id);
+        }
+        let Some(plan) = operator::plan(info, wanted, &stores, self.operators.moves_from(id)) else {
             self.operators.settle(id);
             let cuts = self.splits.within(now, &info.region);
             return (!cuts.is_empty()).then_some(Operator::Split(cuts));
         };
-        self.operators.issue(info, plan, || self.ids.next().map(PeerId))
+        self.operators.issue(now, info, plan, || self.ids.next().map(PeerId))
+    }
+
+    fn candidates(&self, now: MonoTime) -> Vec<Candidate> {
+        let living = self.state.stores.values().filter(|store| !is_tombstone(store));
+        let candidate = |store: &Store| {
+            let id = StoreId(store.id);
+            let (load, arriving) = (self.regions.load(id), self.operators.arriving(id));
+            Candidate {
+                store: id,
+                liveness: self.beats.liveness(now, id),
+                regions: (load.regions + arriving).saturating_sub(self.operators.departing(id)),
+                leaders: self.operators.leaders(id, load.leaders),
+                arriving,
+                leaves: store.state() == StoreState::Offline,
+                evicts: self.state.scheduling.evicts(id),
+                location: self.state.scheduling.location(store),
+            }
+        };
+        living.map(candidate).collect()
     }
 }
 

@@ -6,10 +6,18 @@
 pub enum Bug {
     /// Timestamps leave before the bound above them is durable.
     TsoBoundNotPersisted = 1,
+    /// A leader answers though its lease is over.
+    LeaseIgnored = 2,
+    /// A member that restarted votes at once, though a leader that it heard before may hold a lease.
+    VoteAfterRestart = 3,
 }
 
 impl Bug {
-    pub const ALL: [(&'static str, Bug); 1] = [("tso-bound-not-persisted", Bug::TsoBoundNotPersisted)];
+    pub const ALL: [(&'static str, Bug); 3] = [
+        ("tso-bound-not-persisted", Bug::TsoBoundNotPersisted),
+        ("pd-lease-ignored", Bug::LeaseIgnored),
+        ("pd-vote-after-restart", Bug::VoteAfterRestart),
+    ];
 }
 
 #[cfg(feature = "planted")]

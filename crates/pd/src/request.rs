@@ -1,8 +1,9 @@
 //! What the placement driver is asked, and what it answers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{StoreId, Ts};
+use base::{RegionId, StoreId, Ts};
 use bytes::Bytes;
 use proto::ferrite_pd as record;
 use proto::metapb::{Region, Store};
@@ -21,10 +22,21 @@ pub enum Request {
     Tso {
         count: u32,
     },
+    /// Makes this a member of the placement driver, or corrects what is known of it.
+    Enlist(record::Member),
+    /// Takes a member out.
+    RemoveMember(MemberId),
+    /// Has another member lead. Answered before it does.
+    TransferLeader(MemberId),
+    /// Changes how regions are spread over stores.
+    Schedule(record::Schedule),
+    /// Orders to regions that stand.
+    Operators,
     /// `count` ids, up to [`ID_COUNT_MAX`](crate::machine::ID_COUNT_MAX), for regions, peers and stores.
     AllocIds {
         count: u64,
     },
+    /// All members and which of them leads. The one request that members answer which do not lead.
     Members,
     IsBootstrapped,
     /// Makes the cluster: its first store, and its first regions, which cover all keys in order.
@@ -93,11 +105,13 @@ pub enum Reply {
     },
     Members {
         all: Vec<record::Member>,
-        leader: MemberId,
+        /// As far as the member knows that was asked.
+        leader: Option<MemberId>,
     },
     Bootstrapped(bool),
     Store(Box<StoreView>),
     Stores(Vec<StoreView>),
+    Operators(Vec<(RegionId, Operator, Duration)>),
     /// What the leader should do with its region next.
     Operator(Option<Operator>),
     Regions(Vec<Option<Arc<RegionInfo>>>),

@@ -8,12 +8,16 @@ use std::collections::BTreeMap;
 
 use base::{ClusterId, StoreId, Ts};
 use proto::ferrite_pd as record;
+use proto::ferrite_pd::change_member::Kind;
 use proto::ferrite_pd::command::Kind as Command;
 use proto::metapb::{NodeState, Region, Store, StoreState};
+
+use proto::ferrite_pd::schedule::Kind as Schedule;
 
 use crate::gc::Gc;
 use crate::regions::{Directory, RegionInfo};
 use crate::request::Reply;
+use crate::scheduling::Scheduling;
 use crate::{Error, MemberId};
 
 /// See the module.
@@ -32,6 +36,7 @@ pub struct State {
     /// Peers that each region should have.
     pub max_peer_count: u32,
     pub gc: Gc,
+    pub scheduling: Scheduling,
 }
 
 impl Default for State {
@@ -46,6 +51,7 @@ impl Default for State {
             tso_bound_ms: 0,
             max_peer_count: 0,
             gc: Gc::default(),
+            scheduling: Scheduling::default(),
         }
     }
 }
@@ -60,6 +66,8 @@ impl State {
         match command {
             Command::Init(c) => self.init(c),
             Command::PutMember(c) => self.put_member(c),
+            Command::ChangeMember(c) => self.change_member(c),
+            Command::Schedule(c) => return self.schedule(c),
             Command::Bootstrap(c) => return self.bootstrap(c),
             Command::PutStore(c) => return self.put_store(c.store.as_ref()),
             Command::ReserveIds(c) => return Ok(self.reserve_ids(c.count)),
@@ -90,6 +98,55 @@ impl State {
         if let Some(member) = &command.member {
             self.members.insert(MemberId(member.id), member.clone());
         }
+    }
+
+    /// As raft's membership, which takes the same step at this place of the log.
+    fn change_member(&mut self, change: &record::ChangeMember) {
+        let member = change.member.clone().unwrap_or_default();
+        let id = MemberId(member.id);
+        match change.kind() {
+            Kind::AddLearner => {
+                let is_learner = true;
+                self.members.insert(id, record::Member { is_learner, ..member });
+            }
+            Kind::Promote => {
+                if let Some(known) = self.members.get_mut(&id) {
+                    known.is_learner = false;
+                }
+            }
+            Kind::Remove | Kind::RemoveLost => drop(self.members.remove(&id)),
+        }
+    }
+
+    fn schedule(&mut self, change: &record::Schedule) -> Result<Reply, Error> {
+        let Some(kind) = &change.kind else {
+            return Err(Error::Invalid {
+                reason: "this version does not know that change of scheduling".to_owned(),
+            });
+        };
+        let store = match kind {
+            Schedule::DrainStore(store) | Schedule::KeepStore(store) | Schedule::RemoveStore(store) => *store,
+            Schedule::EvictLeaders(store) | Schedule::AdmitLeaders(store) => *store,
+            Schedule::Balance(_) | Schedule::LocationLabels(_) => return Ok(self.scheduling.apply(kind)),
+        };
+        let store = StoreId(store);
+        let known = self.stores.get_mut(&store).ok_or(Error::StoreNotFound { store })?;
+        if is_tombstone(known) {
+            return Err(Error::StoreTombstone { store });
+        }
+        let (state, node_state) = match kind {
+            Schedule::DrainStore(_) => (StoreState::Offline, NodeState::Removing),
+            Schedule::KeepStore(_) => (StoreState::Up, NodeState::Serving),
+            Schedule::RemoveStore(_) if known.state() != StoreState::Offline => {
+                let reason = format!("store {store} is to be drained first");
+                return Err(Error::Invalid { reason });
+            }
+            Schedule::RemoveStore(_) => (StoreState::Tombstone, NodeState::Removed),
+            _ => return Ok(self.scheduling.apply(kind)),
+        };
+        known.set_state(state);
+        known.set_node_state(node_state);
+        Ok(Reply::Done)
     }
 
     fn bootstrap(&mut self, command: &record::Bootstrap) -> Result<Reply, Error> {
@@ -155,6 +212,7 @@ impl State {
             txn_safe_point: self.gc.txn_safe_point.0,
             pins: self.gc.pins().cloned().collect(),
             client_collects: self.gc.client_collects,
+            scheduling: Some(self.scheduling.to_record()),
         }
     }
 
@@ -178,6 +236,7 @@ impl State {
                 record.client_collects,
                 record.pins,
             ),
+            scheduling: Scheduling::from_record(record.scheduling.unwrap_or_default()),
         }
     }
 }

@@ -62,6 +62,11 @@ impl Beats {
         self.last.insert(StoreId(stats.store_id), Beat { at: now, wall, stats });
     }
 
+    /// How many regions the store has by its own account, if it gave one since this member leads.
+    pub fn region_count(&self, store: StoreId) -> Option<u64> {
+        self.last.get(&store).map(|beat| beat.stats.region_count.into())
+    }
+
     pub fn liveness(&self, now: MonoTime, store: StoreId) -> Liveness {
         match now.since(self.last.get(&store).map_or(self.since, |beat| beat.at)) {
             silence if silence >= DOWN_AFTER => Liveness::Down,

@@ -8,7 +8,7 @@
 //! Invariants: `applied <= committed <= last_index`; `applied` never goes back, even over a restart;
 //! a vote or an append is answered only once durable; no two live regions of a store overlap;
 //! raft log is compacted only up to what the engine holds durably;
-//! the `raft` crate's message types stay inside this crate (its parser never sees bytes from outside).
+//! the `raft` crate's message types stay inside this crate and `pd::group` (its parser never sees bytes from outside).
 
 pub mod apply;
 pub mod command;

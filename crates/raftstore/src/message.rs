@@ -2,12 +2,14 @@
 //!
 //! The crate's types are made by `protobuf` 2.x, whose parser has a known stack overflow (RUSTSEC-2024-0437). No byte from
 //! outside reaches it: the wire carries our own messages (`ferrite_raft.proto`), turned into the crate's here, field by field.
+//! The placement driver's group, which has a log and a snapshot of its own, uses the same wall.
 
 use proto::ferrite_raft as wire;
 use protobuf::ProtobufEnum;
 use raft::eraftpb;
 
-fn conf_state_to_wire(state: &eraftpb::ConfState) -> wire::ConfState {
+/// Raft's view of a membership, as it is stored and sent.
+pub fn conf_state_to_wire(state: &eraftpb::ConfState) -> wire::ConfState {
     wire::ConfState {
         voters: state.voters.clone(),
         learners: state.learners.clone(),
@@ -17,7 +19,8 @@ fn conf_state_to_wire(state: &eraftpb::ConfState) -> wire::ConfState {
     }
 }
 
-pub(crate) fn conf_state_from_wire(state: wire::ConfState) -> eraftpb::ConfState {
+/// What [`conf_state_to_wire`] made.
+pub fn conf_state_from_wire(state: wire::ConfState) -> eraftpb::ConfState {
     eraftpb::ConfState {
         voters: state.voters,
         learners: state.learners,
@@ -28,7 +31,8 @@ pub(crate) fn conf_state_from_wire(state: wire::ConfState) -> eraftpb::ConfState
     }
 }
 
-fn entry_to_wire(entry: eraftpb::Entry) -> wire::Entry {
+/// An entry, as it is stored and sent.
+pub fn entry_to_wire(entry: eraftpb::Entry) -> wire::Entry {
     wire::Entry {
         kind: entry.entry_type as u32,
         term: entry.term,
@@ -38,7 +42,8 @@ fn entry_to_wire(entry: eraftpb::Entry) -> wire::Entry {
     }
 }
 
-fn entry_from_wire(entry: wire::Entry) -> Option<eraftpb::Entry> {
+/// What [`entry_to_wire`] made; `None` for a kind that raft does not know.
+pub fn entry_from_wire(entry: wire::Entry) -> Option<eraftpb::Entry> {
     let kind = match entry.kind {
         0 => eraftpb::EntryType::EntryNormal,
         1 => eraftpb::EntryType::EntryConfChange,
@@ -56,7 +61,7 @@ fn entry_from_wire(entry: wire::Entry) -> Option<eraftpb::Entry> {
 }
 
 /// Raft's part of a message to another store; the caller adds region, peers, epoch and range.
-pub(crate) fn to_wire(message: eraftpb::Message) -> wire::RaftMessage {
+pub fn to_wire(message: eraftpb::Message) -> wire::RaftMessage {
     let snapshot = message.snapshot.as_ref().map(|snapshot| {
         let meta = snapshot.get_metadata();
         wire::SnapshotMeta {
@@ -85,7 +90,7 @@ pub(crate) fn to_wire(message: eraftpb::Message) -> wire::RaftMessage {
 }
 
 /// Raft's part of a message from another store, or `None` if it is not one that a store may send.
-pub(crate) fn from_wire(message: wire::RaftMessage) -> Option<eraftpb::Message> {
+pub fn from_wire(message: wire::RaftMessage) -> Option<eraftpb::Message> {
     let kind = eraftpb::MessageType::values()
         .iter()
         .copied()
@@ -130,7 +135,7 @@ pub(crate) fn from_wire(message: wire::RaftMessage) -> Option<eraftpb::Message> 
 }
 
 /// Whether a message of this kind asks for a vote: only such messages, appends and heartbeats make a store create a peer.
-pub(crate) fn is_vote_request(kind: u32) -> bool {
+pub fn is_vote_request(kind: u32) -> bool {
     use eraftpb::MessageType::{MsgRequestPreVote, MsgRequestVote};
     kind == MsgRequestVote as u32 || kind == MsgRequestPreVote as u32
 }

@@ -39,6 +39,12 @@ Examples:
   ferrite server --role store --join 127.0.0.1:2379
       Placement driver and store in processes of their own.
 
+  ferrite server --role pd --pd-addr 127.0.0.1:2379 --initial-cluster pd-1=127.0.0.1:2379,pd-2=127.0.0.1:3379,pd-3=127.0.0.1:4379
+      The first of three placement drivers that begin together; stores join by --join with all three addresses.
+
+  ferrite server --role pd --pd-addr 127.0.0.1:5379 --join 127.0.0.1:2379
+      A further placement driver for a cluster that is there.
+
   ferrite server --config ferrite.toml --check-config
       Tells every fault of a configuration and starts nothing. Exit code 1 if there is one.
 
@@ -77,6 +83,10 @@ pub struct ServerArgs {
     #[arg(long, value_enum)]
     api_version: Option<ApiVersion>,
 
+    /// Labels that tell where the store stands, such as zone=z1,host=h1.
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    labels: Option<Vec<String>>,
+
     /// Where the store listens [default: 127.0.0.1:20160].
     #[arg(long, value_name = "IP:PORT", help_heading = "Addresses")]
     addr: Option<String>,
@@ -92,7 +102,13 @@ pub struct ServerArgs {
     /// Where the status page, metrics and profiles are; "" turns them off [default: 127.0.0.1:20180].
     #[arg(long, value_name = "IP:PORT", help_heading = "Addresses")]
     status_addr: Option<String>,
-    /// Placement driver of the cluster to join; several parted by commas.
+    /// All placement drivers that begin a cluster together, this one among them: pd-1=HOST:PORT,pd-2=HOST:PORT,...
+    #[arg(long, value_name = "NAME=HOST:PORT", value_delimiter = ',', help_heading = "Addresses")]
+    initial_cluster: Option<Vec<String>>,
+    /// Name of this placement driver among its members [default: by its address].
+    #[arg(long, value_name = "NAME", help_heading = "Addresses")]
+    name: Option<String>,
+    /// Placement drivers of the cluster to join; several parted by commas.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', help_heading = "Addresses")]
     join: Option<Vec<String>>,
     /// Listen on addresses that other machines reach, without encryption or authentication.
@@ -159,11 +175,14 @@ impl ServerArgs {
         set(&mut server.role, self.role.or(joins.then_some(Role::Store)));
         set(&mut server.data_dir, self.data_dir);
         set(&mut server.api_version, self.api_version);
+        set(&mut server.labels, self.labels);
         set(&mut server.addr, self.addr);
         set(&mut server.advertise_addr, self.advertise_addr);
         set(&mut server.status_addr, self.status_addr);
         set(&mut pd.addr, self.pd_addr);
         set(&mut pd.advertise_addr, self.advertise_pd_addr);
+        set(&mut pd.name, self.name);
+        set(&mut pd.initial_cluster, self.initial_cluster);
         set(&mut pd.join, self.join);
         server.allow_insecure |= self.allow_insecure;
         self.log.apply(&mut config);

@@ -15,6 +15,7 @@ pub mod limits;
 pub mod listen;
 pub mod node;
 pub mod pd_client;
+pub mod pd_peers;
 pub mod pd_service;
 pub mod playground;
 pub mod raw;

@@ -43,7 +43,8 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// RPCs whose client may keep its half of the stream open for ever: a stop ends that half for it.
-const ENDLESS: [&str; 7] = [
+const ENDLESS: [&str; 8] = [
+    "/ferrite_pd.PdPeers/Raft",
     "/tikvpb.Tikv/BatchCommands",
     "/ferrite_raft.StoreTransport/Raft",
     "/pdpb.PD/Tso",

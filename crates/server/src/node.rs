@@ -102,10 +102,10 @@ impl Node {
             Some(port) => Some(PdNode::start(config, &data.path().join("pd"), port, status).await?),
             None => None,
         };
-        let at = match &pd {
-            Some(pd) => PdAt::Here(pd.handle().clone()),
-            None => PdAt::There(config.pd.join.iter().map(|addr| strip_scheme(addr).to_owned()).collect()),
-        };
+        let founders = config.pd.founders().into_iter().map(|founder| founder.addr);
+        let given = config.pd.join.iter().map(|addr| strip_scheme(addr).to_owned());
+        // Over the network even to the member in this process: another may lead by now.
+        let at = PdAt::There(pd.iter().map(|pd| pd.address.clone()).chain(founders).chain(given).collect());
         let store = match store_port {
             Some(port) => Some(StoreNode::start(config, &data.path().join("store"), at, port, status).await?),
             None => None,

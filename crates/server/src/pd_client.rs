@@ -291,6 +291,8 @@ async fn ask_local(pd: &pd::Handle, request: Request) -> Result<Reply, Failure> 
         pd::Error::NotBootstrapped => Failure::Final(Error::NotBootstrapped),
         pd::Error::StoreTombstone { .. } => Failure::Final(Error::StoreTombstone),
         pd::Error::Invalid { .. }
+        | pd::Error::MembersStay { .. }
+        | pd::Error::MemberNotFound { .. }
         | pd::Error::StoreNotFound { .. }
         | pd::Error::AddressTaken { .. }
         | pd::Error::StaleRegion { .. }

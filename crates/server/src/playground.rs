@@ -1,8 +1,8 @@
-//! `ferrite playground`: a placement driver and several stores in one process, to try things on and for tests.
+//! `ferrite playground`: placement drivers and stores in one process, to try things on and for tests.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use base::ByteSize;
@@ -20,11 +20,13 @@ const EXAMPLES: &str = "\
 Examples:
   ferrite playground                              three stores, data in a temporary directory
   ferrite playground --stores 1 --data-dir ./try  one store, data kept in ./try
+  ferrite playground --pds 3                      three members of the placement driver, any one of which may fail
   ferrite playground --free-ports --json          for scripts: where it listens, as one line of JSON
 
 Ports are the usual ones when free, others when not. Ctrl-C ends it.";
 
 const STORES_MAX: usize = 16;
+const PDS_MAX: usize = 7;
 
 /// Run a placement driver and several stores in one process, for trying and for tests.
 #[derive(Debug, clap::Args)]
@@ -33,6 +35,9 @@ pub struct PlaygroundArgs {
     /// How many stores.
     #[arg(long, default_value_t = 3, value_name = "N")]
     stores: usize,
+    /// How many placement drivers.
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pds: usize,
     /// Where data is kept; without it in a temporary directory that is removed at the end.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -56,6 +61,8 @@ pub struct PlaygroundArgs {
 #[derive(Clone, Debug, Serialize)]
 pub struct Endpoints {
     pub pd: String,
+    /// All members of the placement driver, that one among them.
+    pub pds: Vec<String>,
     pub stores: Vec<String>,
     pub status: String,
     pub data_dir: PathBuf,
@@ -66,7 +73,7 @@ pub struct Endpoints {
 /// A running playground.
 pub struct Playground {
     pub endpoints: Endpoints,
-    pd: PdNode,
+    pds: Vec<PdNode>,
     stores: Vec<StoreNode>,
     status_port: Listener,
     data: Option<DataDir>,
@@ -83,6 +90,9 @@ pub fn run(args: PlaygroundArgs) -> anyhow::Result<()> {
     let mut faults = config.validate();
     if !(1..=STORES_MAX).contains(&args.stores) {
         faults.push(format!("--stores {}: wanted 1 to {STORES_MAX}", args.stores));
+    }
+    if !(1..=PDS_MAX).contains(&args.pds) {
+        faults.push(format!("--pds {}: wanted 1 to {PDS_MAX}", args.pds));
     }
     if !faults.is_empty() {
         return Err(Failure::Config { faults }.into());
@@ -118,15 +128,20 @@ impl Playground {
         let port = |usual: u16, flag| bind(usual, args.free_ports, flag);
         let status = Status::new(config, [PD, STORE]);
         let status_port = node::serve_status(port(20180, "--status-addr")?, &status)?;
-        let pd = PdNode::start(config, &dir.join("pd"), port(2379, "--pd-addr")?, &status).await?;
+        let pds = start_pds(config, args, &dir, &status).await?;
+        let addresses: Vec<String> = pds.iter().map(|pd| pd.address.clone()).collect();
         let mut stores = Vec::new();
         for n in 0..args.stores {
             let place = dir.join(format!("store-{}", n + 1));
-            let at = PdAt::Here(pd.handle().clone());
+            let at = match &pds[..] {
+                [alone] => PdAt::Here(alone.handle().clone()),
+                _ => PdAt::There(addresses.clone()),
+            };
             stores.push(StoreNode::start(config, &place, at, port(20160 + n as u16, "--addr")?, &status).await?);
         }
         let endpoints = Endpoints {
-            pd: pd.address.clone(),
+            pd: addresses[0].clone(),
+            pds: addresses,
             stores: stores.iter().map(|store| store.address.clone()).collect(),
             status: format!("http://{}/", status_port.address),
             data_dir: dir,
@@ -134,7 +149,7 @@ impl Playground {
         };
         Ok(Playground {
             endpoints,
-            pd,
+            pds,
             stores,
             status_port,
             data: Some(data),
@@ -147,7 +162,9 @@ impl Playground {
         for store in self.stores {
             store.stop(drain).await?;
         }
-        self.pd.stop(drain).await;
+        for pd in self.pds {
+            pd.stop(drain).await;
+        }
         self.status_port.stop(std::time::Duration::from_millis(100)).await;
         drop(self.data.take());
         match self.temporary {
@@ -157,6 +174,23 @@ impl Playground {
         }
         Ok(())
     }
+}
+
+/// Placement drivers: one as ever, or several that begin together.
+async fn start_pds(config: &Config, args: &PlaygroundArgs, dir: &Path, status: &Status) -> anyhow::Result<Vec<PdNode>> {
+    let port = |n: usize| bind(2379 + 1000 * n as u16, args.free_ports, "--pd-addr");
+    if args.pds == 1 {
+        return Ok(vec![PdNode::start(config, &dir.join("pd"), port(0)?, status).await?]);
+    }
+    let ports = (0..args.pds).map(port).collect::<Result<Vec<TcpListener>, Failure>>()?;
+    let founder = |(n, port): (usize, &TcpListener)| Ok(format!("pd-{}={}", n + 1, port.local_addr()?));
+    let mut config = config.clone();
+    config.pd.initial_cluster = ports.iter().enumerate().map(founder).collect::<anyhow::Result<_>>()?;
+    let started = ports.into_iter().zip(1..).map(|(port, n)| {
+        let (config, place) = (&config, dir.join(format!("pd-{n}")));
+        async move { PdNode::start(config, &place, port, status).await }
+    });
+    futures::future::try_join_all(started).await
 }
 
 /// The usual port on loopback, or a free one if it is taken.
@@ -182,6 +216,7 @@ fn print(endpoints: &Endpoints, json: bool) -> anyhow::Result<()> {
 fn describe(endpoints: &Endpoints) -> String {
     let Endpoints {
         pd,
+        pds,
         stores,
         status,
         data_dir,
@@ -195,7 +230,7 @@ fn describe(endpoints: &Endpoints) -> String {
     let fate = if *temporary { "gone when it ends" } else { "kept" };
     format!(
         "A cluster of {} store(s) runs in this process.\n\n\
-         \x20 clients dial   {pd}\n\
+         \x20 clients dial   {}\n\
          \x20 stores         {}\n\
          \x20 status page    {status}\n\
          \x20 data           {} ({fate})\n\n\
@@ -204,6 +239,7 @@ fn describe(endpoints: &Endpoints) -> String {
          \x20 ferrite ctl {pd_flag}get greeting\n\n\
          Ctrl-C ends it.\n",
         stores.len(),
+        pds.join("  "),
         stores.join("  "),
         data_dir.display(),
     )

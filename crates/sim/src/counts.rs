@@ -13,6 +13,7 @@ pub struct Counts(BTreeMap<&'static str, u64>);
 pub fn sites(workload: Workload) -> Vec<&'static str> {
     let all = FAULTS.iter();
     match workload {
+        Workload::Members => MEMBERS.to_vec(),
         Workload::Txn => all.chain(&TRANSACTIONS).copied().collect(),
         _ if workload.is_transactional() => all.copied().collect(),
         _ => all.chain(&OPERATIONS).copied().collect(),
@@ -54,6 +55,22 @@ const FAULTS: [&str; 34] = [
     "read_under_lease",
     "admin_refused",
     "placement_restart",
+];
+
+/// Of the placement driver's members.
+const MEMBERS: [&str; 12] = [
+    "pd_crash",
+    "pd_crash_lost_writes",
+    "pd_restart",
+    "pd_pause",
+    "pd_partition",
+    "pd_clock_jump",
+    "pd_transfer_asked",
+    "pd_led",
+    "pd_timestamp",
+    "pd_ids",
+    "pd_refused",
+    "pd_unanswered",
 ];
 
 /// Of single operations besides.

@@ -13,6 +13,7 @@ pub mod client;
 pub mod counts;
 pub mod disk;
 pub mod history;
+pub mod members;
 pub mod message;
 pub mod network;
 pub mod observer;

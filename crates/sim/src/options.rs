@@ -32,6 +32,8 @@ pub enum Workload {
     Skew,
     /// Each seed does two of the transactional ones.
     Txn,
+    /// The placement driver's members alone: timestamps and ids.
+    Members,
 }
 
 impl Workload {
@@ -46,12 +48,16 @@ impl Workload {
             Workload::Counter => "counter",
             Workload::Skew => "skew",
             Workload::Txn => "txn",
+            Workload::Members => "members",
         }
     }
 
     /// Whether clients run transactions rather than single operations.
     pub fn is_transactional(self) -> bool {
-        !matches!(self, Workload::Register | Workload::Append | Workload::All)
+        !matches!(
+            self,
+            Workload::Register | Workload::Append | Workload::All | Workload::Members
+        )
     }
 }
 

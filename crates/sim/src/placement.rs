@@ -5,9 +5,8 @@
 
 use base::{MonoTime, WallTime};
 use bytes::Bytes;
-use pd::log::memory::MemoryLog;
-use pd::log::{Recovered, ReplicatedLog};
-use pd::{Effects, Event, Lookup, Machine, Options, RegionInfo, Reply, Request, State};
+use pd::log::memory::{MemoryLog, Recovered};
+use pd::{Effects, Event, Lookup, Machine, MemberId, Options, RegionInfo, Reply, Request, State};
 use proto::metapb::{Region, Store};
 use raftstore::peer::Report;
 
@@ -48,11 +47,11 @@ fn machine(recovered: Recovered) -> Machine<Asker> {
     let state = recovered.state.map_or_else(State::default, State::from_record);
     let urls = vec!["http://pd".to_owned()];
     let options = Options {
+        member: MemberId(1),
         name: "pd".into(),
         client_urls: urls.clone(),
         peer_urls: urls,
         cluster_id_if_new: crate::store::CLUSTER.0,
-        member_id_if_new: 1,
         max_peer_count_if_new: 3,
     };
     Machine::new(options, state, recovered.index)
@@ -79,7 +78,7 @@ impl Placement {
         };
         for request in std::iter::once(first).chain((2..=stores).map(|id| Request::PutStore(store(id)))) {
             let effects = placement.machine.step(now, wall, [Event::Request(Asker::Bootstrap, request)]);
-            placement.log.propose(effects.propose).expect("memory takes proposals");
+            placement.log.propose(effects.propose);
             placement.settle(now, wall);
         }
         assert!(placement.machine.state().is_bootstrapped(), "the regions were refused");
@@ -89,12 +88,12 @@ impl Placement {
     /// Polls the log at once until nothing more comes: at a start, before anybody asks.
     fn settle(&mut self, now: MonoTime, wall: WallTime) {
         loop {
-            let events = self.log.poll().expect("memory polls");
+            let events = self.log.poll();
             if events.is_empty() {
                 return;
             }
             let effects = self.machine.step(now, wall, events.into_iter().map(Event::Log));
-            self.log.propose(effects.propose).expect("memory takes proposals");
+            self.log.propose(effects.propose);
         }
     }
 
@@ -120,7 +119,7 @@ impl Placement {
     /// The sync under way is done.
     pub fn on_synced(&mut self, now: MonoTime, wall: WallTime, disk: &mut Disk, out: &mut Out) {
         self.syncing = false;
-        let events = self.log.poll().expect("memory polls");
+        let events = self.log.poll();
         let effects = self.machine.step(now, wall, events.into_iter().map(Event::Log));
         self.carry_out(now, effects, disk, out);
     }
@@ -133,9 +132,7 @@ impl Placement {
         self.waiting.extend(effects.propose);
         if !self.waiting.is_empty() && !self.syncing {
             self.syncing = true;
-            self.log
-                .propose(std::mem::take(&mut self.waiting))
-                .expect("memory takes proposals");
+            self.log.propose(std::mem::take(&mut self.waiting));
             out.synced_at = Some(disk.sync(now));
         }
     }

@@ -40,6 +40,7 @@ impl Bug {
     pub fn workload(self) -> Workload {
         match self {
             Bug::Raft(_) => Workload::All,
+            Bug::Pd(pd::planted::Bug::LeaseIgnored | pd::planted::Bug::VoteAfterRestart) => Workload::Members,
             Bug::Pd(_) | Bug::Txn(_) | Bug::Client(_) => Workload::Txn,
         }
     }

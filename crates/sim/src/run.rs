@@ -55,7 +55,10 @@ pub fn run(task: Task) -> (Report, History) {
 pub fn run_with(task: Task, options: Options) -> (Report, History) {
     plant(task.planted);
     PROGRESS.set((0, Duration::ZERO));
-    let outcome = catch_unwind(AssertUnwindSafe(|| run_world(task, options)));
+    let outcome = catch_unwind(AssertUnwindSafe(|| match task.workload {
+        Workload::Members => crate::members::run(task),
+        _ => run_world(task, options),
+    }));
     plant(None);
     outcome.unwrap_or_else(|panic| {
         let (step, virtual_time) = PROGRESS.get();

@@ -1,9 +1,21 @@
-//! A log in memory that crashes on demand: what was not synced is lost, or written without anybody having heard of it.
+//! A log of one member in memory that crashes on demand: what was not synced is lost, or written without anybody having heard of it.
+//! For tests of the machine alone.
 
 use proto::ferrite_pd as record;
 use proto::ferrite_pd::command::Kind as Command;
 
-use super::{Error, LogEvent, Proposal, Recovered, ReplicatedLog};
+use base::MonoTime;
+
+use super::{LogEvent, Proposal};
+
+/// Where a machine starts: the state of the last snapshot, before the commands that the first polls return.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Recovered {
+    /// Index of the last command in `state`; zero without a snapshot.
+    pub index: u64,
+    /// None without a snapshot.
+    pub state: Option<record::State>,
+}
 
 /// See the module. Syncs at each poll.
 #[derive(Debug, Default)]
@@ -34,15 +46,14 @@ impl MemoryLog {
     pub fn unsynced(&self) -> usize {
         self.unsynced.len()
     }
-}
 
-impl ReplicatedLog for MemoryLog {
-    fn propose(&mut self, proposals: Vec<Proposal>) -> Result<(), Error> {
+    /// Takes proposals over, in order.
+    pub fn propose(&mut self, proposals: Vec<Proposal>) {
         self.unsynced.extend(proposals);
-        Ok(())
     }
 
-    fn poll(&mut self) -> Result<Vec<LogEvent>, Error> {
+    /// Syncs what was proposed and returns what came out since the last call.
+    pub fn poll(&mut self) -> Vec<LogEvent> {
         let mut events = Vec::new();
         if !self.replayed {
             self.replayed = true;
@@ -50,9 +61,12 @@ impl ReplicatedLog for MemoryLog {
             events.extend(indexed.map(|(command, index)| LogEvent::Committed {
                 index,
                 proposal: None,
-                command: command.clone(),
+                command: Some(command.clone()),
             }));
             events.push(LogEvent::Leads);
+            events.push(LogEvent::Lease {
+                until: MonoTime(u64::MAX),
+            });
         }
         for Proposal { id, command } in self.unsynced.drain(..) {
             self.durable.push(command.clone());
@@ -60,13 +74,14 @@ impl ReplicatedLog for MemoryLog {
             events.push(LogEvent::Committed {
                 index,
                 proposal: Some(id),
-                command,
+                command: Some(command),
             });
         }
-        Ok(events)
+        events
     }
 
-    fn snapshot(&mut self, index: u64, state: &record::State) -> Result<(), Error> {
+    /// Keeps `state`, which holds every command up to `index`, and forgets those.
+    pub fn snapshot(&mut self, index: u64, state: &record::State) {
         let held = index
             .checked_sub(self.snapshot.index)
             .expect("a snapshot is newer than the last");
@@ -75,6 +90,5 @@ impl ReplicatedLog for MemoryLog {
             index,
             state: Some(state.clone()),
         };
-        Ok(())
     }
 }

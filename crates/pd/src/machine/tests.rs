@@ -8,7 +8,6 @@ use proto::pdpb::StoreStats;
 
 use super::*;
 use crate::gc::{GC_WORKER, TTL_FOREVER};
-use crate::log::ReplicatedLog;
 use crate::log::memory::MemoryLog;
 use crate::stores::Liveness;
 
@@ -27,7 +26,7 @@ fn options() -> Options {
     Options {
         name: "pd-1".to_owned(),
         cluster_id_if_new: 77,
-        member_id_if_new: 5,
+        member: MemberId(5),
         max_peer_count_if_new: 3,
         ..Options::default()
     }
@@ -59,7 +58,7 @@ impl Bench {
 
     fn step(&mut self, events: Vec<Event<u64>>) {
         let effects = self.machine.step(self.now, self.wall, events);
-        self.log.propose(effects.propose).unwrap();
+        self.log.propose(effects.propose);
         self.replies.extend(effects.reply);
         self.want_reports |= effects.want_reports;
     }
@@ -67,7 +66,7 @@ impl Bench {
     /// Syncs and hands back, until nothing is left to do.
     fn settle(&mut self) {
         loop {
-            let events = self.log.poll().unwrap();
+            let events = self.log.poll();
             if events.is_empty() {
                 return;
             }
@@ -141,9 +140,7 @@ impl Bench {
     }
 
     fn snapshot(&mut self) {
-        self.log
-            .snapshot(self.machine.applied(), &self.machine.state().to_record())
-            .unwrap();
+        self.log.snapshot(self.machine.applied(), &self.machine.state().to_record());
     }
 }
 
@@ -233,7 +230,7 @@ fn a_new_member_makes_its_cluster_and_finds_itself_after_a_restart() {
     let recovered = bench.log.crash(0);
     let other_draw = Options {
         cluster_id_if_new: 88,
-        member_id_if_new: 6,
+        name: "pd-renamed".to_owned(),
         ..options()
     };
     bench.machine = Machine::new(other_draw, State::from_record(recovered.state.unwrap()), recovered.index);
@@ -242,7 +239,7 @@ fn a_new_member_makes_its_cluster_and_finds_itself_after_a_restart() {
     let Reply::Members { all, leader } = bench.must_ask(Request::Members) else {
         panic!("members")
     };
-    assert_eq!((all.len(), all[0].id, leader), (1, 5, MemberId(5)));
+    assert_eq!((all.len(), all[0].id, leader), (1, 5, Some(MemberId(5))));
 }
 
 #[test]
@@ -661,7 +658,7 @@ fn a_member_that_stops_leading_answers_everybody() {
         bench.send(Request::PutStore(store(2))),
         bench.send(Request::AllocIds { count: 1_000 }),
     );
-    bench.step(vec![Event::Log(LogEvent::Follows)]);
+    bench.step(vec![Event::Log(LogEvent::Follows { leader: None })]);
     assert_eq!(bench.take_reply(put), Some(Err(Error::NotLeader)));
     assert_eq!(bench.take_reply(ids), Some(Err(Error::NotLeader)));
     let late = bench.send(Request::Tso { count: 1 });

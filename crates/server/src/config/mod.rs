@@ -7,6 +7,7 @@
 pub mod docs;
 mod load;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -85,6 +86,9 @@ section! { "server",
         pub advertise_addr: String = String::new(),
         /// Address of the status port (metrics, profiles, dashboard, over plain HTTP); empty turns it off. Fixed at start.
         pub status_addr: String = "127.0.0.1:20180".into(),
+        /// Labels of the store that tell where it stands, `["zone=z1", "host=h1"]`; `ferrite ctl scheduler location-labels` names those that
+        /// copies of a region are kept apart by. Fixed at start.
+        pub labels: Vec<String> = Vec::new(),
         /// A process with a store refuses to start with less free disk than this. Fixed at start.
         pub disk_reserve: ByteSize = ByteSize::mib(64),
         /// How raw data lies in the store: `v1`, `v1ttl` or `v2`. The same on all stores; fixed when the data directory is made.
@@ -108,8 +112,14 @@ section! { "pd",
         pub addr: String = "127.0.0.1:2379".into(),
         /// Address of the placement driver that others dial, `host:port`; empty means `addr`. Fixed at start.
         pub advertise_addr: String = String::new(),
-        /// Addresses of the placement driver of the cluster to join, `["host:port"]`. Empty: this process starts a cluster.
-        /// Fixed at start.
+        /// Name of this placement driver among its members; empty: `pd-1` if it begins alone, that of its address in `initial-cluster`, or
+        /// one made of its address. Fixed at start.
+        pub name: String = String::new(),
+        /// All placement drivers that begin a cluster together, this one among them: `["pd-1=host:port", ..]`, three as a rule, at most
+        /// seven. The same on each of them. Empty: it begins alone. Fixed when the data directory is made.
+        pub initial_cluster: Vec<String> = Vec::new(),
+        /// Addresses of placement drivers of the cluster to join, `["host:port"]`. A process with a placement driver becomes a further
+        /// member. Empty: this process starts a cluster. Fixed at start.
         pub join: Vec<String> = Vec::new(),
         /// Copies of each region that the cluster works towards. Bound 1 to 7, odd. Fixed when the cluster starts.
         pub replicas: usize = 3,
@@ -215,6 +225,53 @@ impl Faults {
     }
 }
 
+/// A placement driver and where it is dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedAddr {
+    pub name: String,
+    /// `host:port`.
+    pub addr: String,
+}
+
+impl NamedAddr {
+    /// Reads `name=host:port`; a scheme before the host is left out.
+    pub fn parse(text: &str) -> Option<NamedAddr> {
+        let (name, addr) = text.split_once('=')?;
+        let (name, addr) = (name.trim().to_owned(), strip_scheme(addr.trim()).to_owned());
+        (!name.is_empty()).then_some(NamedAddr { name, addr })
+    }
+}
+
+impl PdConfig {
+    /// The placement drivers that begin together; those that cannot be read are left out.
+    pub fn founders(&self) -> Vec<NamedAddr> {
+        self.initial_cluster.iter().filter_map(|one| NamedAddr::parse(one)).collect()
+    }
+
+    /// Where others dial this placement driver, unless its port is not known before it listens.
+    fn dialled(&self) -> &str {
+        if self.advertise_addr.is_empty() {
+            &self.addr
+        } else {
+            &self.advertise_addr
+        }
+    }
+
+    /// The name of this placement driver, which others dial at `address`.
+    pub fn member_name(&self, address: &str) -> String {
+        let founder = self.founders().into_iter().find(|founder| founder.addr == address);
+        match founder {
+            _ if !self.name.is_empty() => self.name.clone(),
+            Some(founder) => founder.name,
+            None if self.join.is_empty() => "pd-1".to_owned(),
+            None => format!("pd-{address}"),
+        }
+    }
+}
+
+/// Most placement drivers of a cluster: more make it no safer, and each write slower.
+const MEMBERS_MAX: usize = 7;
+
 /// Reads an address to listen on: `127.0.0.1:20160`, `[::1]:20160`, `localhost:20160`. Errors tell what was wanted.
 pub fn listen_addr(addr: &str) -> Result<SocketAddr, &'static str> {
     const WANTED: &str = "IP:port, such as \"127.0.0.1:20160\"";
@@ -265,16 +322,14 @@ impl Config {
         for addr in &pd.join {
             faults.dialled("pd.join", strip_scheme(addr));
         }
-        match (server.role, pd.join.is_empty()) {
-            (Role::Store, true) => faults.add("pd.join", "[]", "the placement driver to join, as server.role is \"store\""),
-            (Role::Pd | Role::All, false) => {
-                faults.add(
-                    "pd.join",
-                    format_args!("{:?}", pd.join),
-                    "nothing, or server.role = \"store\": a cluster has one placement driver yet",
-                );
+        self.validate_members(faults);
+        for label in &server.labels {
+            if label
+                .split_once('=')
+                .is_none_or(|(key, value)| key.is_empty() || value.is_empty())
+            {
+                faults.add("server.labels", format_args!("{label:?}"), "key=value, such as \"zone=z1\"");
             }
-            _ => {}
         }
         if server.data_dir.as_os_str().is_empty() {
             faults.add("server.data-dir", "\"\"", "a directory");
@@ -294,6 +349,31 @@ impl Config {
                 format_args!("{:?}", log.level),
                 format_args!("a level such as \"info\", or a filter ({why})"),
             );
+        }
+    }
+
+    fn validate_members(&self, faults: &mut Faults) {
+        let Config { server, pd, .. } = self;
+        if server.role == Role::Store && pd.join.is_empty() {
+            faults.add("pd.join", "[]", "the placement driver to join, as server.role is \"store\"");
+        }
+        let shown = format!("{:?}", pd.initial_cluster);
+        let mut wanted = |wanted| faults.add("pd.initial-cluster", &shown, wanted);
+        let founders = pd.founders();
+        let names: BTreeSet<&str> = founders.iter().map(|one| &*one.name).collect();
+        let addrs: BTreeSet<&str> = founders.iter().map(|one| &*one.addr).collect();
+        match founders.len() {
+            _ if pd.initial_cluster.is_empty() => return,
+            _ if server.role == Role::Store => wanted("nothing, as server.role is \"store\": it joins by pd.join"),
+            _ if !pd.join.is_empty() => wanted("nothing beside pd.join: a cluster is begun or joined"),
+            count if count != pd.initial_cluster.len() => wanted("name=host:port for each, such as \"pd-1=10.0.0.1:2379\""),
+            count if count > MEMBERS_MAX => wanted("at most 7 placement drivers"),
+            count if names.len() < count || addrs.len() < count => wanted("names and addresses that differ"),
+            _ if !addrs.contains(pd.dialled()) => wanted("this placement driver among them, by pd.advertise-addr or pd.addr"),
+            _ => {}
+        }
+        for founder in &founders {
+            faults.dialled("pd.initial-cluster", &founder.addr);
         }
     }
 

@@ -67,9 +67,33 @@ fn other_machines_are_let_in_only_on_demand() {
 }
 
 #[test]
-fn a_store_needs_a_placement_driver_and_a_placement_driver_joins_none() {
+fn placement_drivers_begin_alone_or_together_or_join() {
     assert_eq!(faults(|c| c.server.role = Role::Store).len(), 1);
-    assert_eq!(faults(|c| c.pd.join = vec!["127.0.0.1:2379".into()]).len(), 1);
+    assert_eq!(faults(|c| c.pd.join = vec!["127.0.0.1:2379".into()]), [""; 0]);
+    let together = |cluster: &[&str]| {
+        let cluster: Vec<String> = cluster.iter().map(|one| one.to_string()).collect();
+        faults(move |c| c.pd.initial_cluster = cluster)
+    };
+    assert_eq!(
+        together(&["a=127.0.0.1:2379", "b=http://127.0.0.1:3379", "c=h:4379"]),
+        [""; 0]
+    );
+    for bad in [
+        &["a=127.0.0.1:2379", "b"][..],
+        &["a=127.0.0.1:2379", "a=127.0.0.1:3379"],
+        &["a=127.0.0.1:2379", "b=127.0.0.1:2379"],
+        &["a=127.0.0.1:3379", "b=127.0.0.1:4379"],
+        &["a=127.0.0.1:2379", "b=nowhere"],
+    ] {
+        assert_eq!(together(bad).len(), 1, "{bad:?}");
+    }
+    let names = |name: &str| {
+        let mut pd = Config::default().pd;
+        pd.name = name.into();
+        pd.initial_cluster = vec!["a=127.0.0.1:2379".into(), "b=127.0.0.1:3379".into()];
+        pd.member_name("127.0.0.1:3379")
+    };
+    assert_eq!((names(""), names("z")), ("b".to_owned(), "z".to_owned()));
     let good = faults(|c| {
         c.server.role = Role::Store;
         c.pd.join = vec!["http://127.0.0.1:2379/".into()];

@@ -1,4 +1,4 @@
-//! `store`, `region`, `member`, `tso`: what the placement driver knows.
+//! `store`, `region`, `tso`: what the placement driver knows.
 
 use std::io::Write;
 
@@ -86,21 +86,6 @@ async fn split(client: &RawClient, out: &mut Output<impl Write>, keys: &[String]
         eprintln!("{hundredths}% of the borders are there; ask again");
     }
     Ok(hundredths == 100)
-}
-
-pub async fn members(client: &RawClient, out: &mut Output<impl Write>) -> anyhow::Result<bool> {
-    let answer = client.pd().members().await?;
-    let leader = answer.leader.map_or(0, |leader| leader.member_id);
-    let rows = answer.members.iter().map(|member| {
-        vec![
-            ("id", member.member_id.into()),
-            ("name", member.name.as_str().into()),
-            ("role", if member.member_id == leader { "leader" } else { "follower" }.into()),
-            ("urls", json!(member.client_urls)),
-        ]
-    });
-    out.table(rows.collect())?;
-    Ok(true)
 }
 
 pub async fn tso(client: &RawClient, out: &mut Output<impl Write>) -> anyhow::Result<bool> {

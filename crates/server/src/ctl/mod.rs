@@ -5,7 +5,9 @@
 mod data;
 mod inspect;
 mod locks;
+mod member;
 mod output;
+mod schedule;
 mod text;
 mod txn;
 
@@ -27,6 +29,7 @@ const EXAMPLES: &str = r#"Examples:
   ferrite ctl store                          all stores; one by its id: ferrite ctl store 1
   ferrite ctl region --key greeting          which region holds a key
   ferrite ctl region --split-at m            let a region begin at a key
+  ferrite ctl member                         members of the placement driver; remove and transfer-leader change them
   ferrite ctl mvcc greeting                  every version and lock of a key
   ferrite ctl locks                          locks of transactions, and who waits for them
   ferrite ctl txn                            transactions, command by command; or from a script: ferrite ctl txn < script
@@ -84,13 +87,13 @@ pub enum Command {
         key: String,
     },
     Scan(data::ScanArgs),
-    /// List the stores, or show one.
-    Store {
-        id: Option<u64>,
-    },
+    Store(schedule::StoreArgs),
+    #[command(subcommand)]
+    Scheduler(schedule::SchedulerAct),
+    /// List orders to regions that are being carried out.
+    Operator,
     Region(inspect::RegionArgs),
-    /// List the members of the placement driver.
-    Member,
+    Member(member::MemberArgs),
     /// Print a fresh timestamp.
     Tso,
     Txn(txn::TxnArgs),
@@ -114,16 +117,19 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         };
         return finish(done, out);
     }
-    let client = connect(&args).await?;
+    let (client, time) = (connect(&args).await?, args.timeout.0);
     let done = match args.command {
         Command::Get { key } => data::get(&client, &mut out, &key).await,
         Command::Put { key, value, ttl } => data::put(&client, &out, &key, &value, ttl).await,
         Command::Del { key } => data::del(&client, &out, &key).await,
         Command::Scan(scan) => data::scan(&client, &mut out, &scan).await,
-        Command::Store { id: None } => inspect::stores(&client, &mut out).await,
-        Command::Store { id: Some(id) } => inspect::store(&client, &mut out, id).await,
+        Command::Store(schedule::StoreArgs { act: Some(act), .. }) => schedule::change(&client, act.change(), time).await,
+        Command::Store(schedule::StoreArgs { id: None, .. }) => inspect::stores(&client, &mut out).await,
+        Command::Store(schedule::StoreArgs { id: Some(id), .. }) => inspect::store(&client, &mut out, id).await,
+        Command::Scheduler(act) => schedule::change(&client, act.change(), time).await,
+        Command::Operator => schedule::operators(&client, &mut out).await,
         Command::Region(region) => inspect::regions(&client, &mut out, &region).await,
-        Command::Member => inspect::members(&client, &mut out).await,
+        Command::Member(member) => member::run(&client, &mut out, &member, time).await,
         Command::Tso => inspect::tso(&client, &mut out).await,
         Command::Txn(_) | Command::Mvcc { .. } | Command::Locks(_) => unreachable!("served above, by a client of its own"),
     };

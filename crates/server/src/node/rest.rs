@@ -126,7 +126,7 @@ fn store(view: &StoreView) -> Value {
 
 async fn all_members(handle: &Handle) -> Result<(Vec<Member>, u64), Response> {
     match ask(handle, Request::Members).await? {
-        Reply::Members { all, leader } => Ok((all, leader.0)),
+        Reply::Members { all, leader } => Ok((all, leader.map_or(0, |leader| leader.0))),
         other => unreachable!("a reply to another request: {other:?}"),
     }
 }

@@ -8,13 +8,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
-use base::{ClusterId, MonoTime, RegionId, StoreId, Ts, WallTime, codec};
+use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId, Ts, WallTime, codec};
 use bytes::Bytes;
 use engine::{Batch, Cf, Engine, FjallEngine, keys, kv};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use pd::{Operator, RegionInfo};
-use proto::metapb::{Peer, Region, RegionEpoch, Store};
+use proto::metapb::{Peer, Region, RegionEpoch, Store, StoreLabel};
 use proto::pdpb::StoreStats;
 use raftstore::command::{ConfKind, ConfOne};
 use raftstore::log::{EngineLog, RaftLog};
@@ -94,6 +94,7 @@ impl StoreNode {
             version: CLUSTER_VERSION.to_owned(),
             git_hash: crate::COMMIT.to_owned(),
             start_timestamp: WallTime::now().seconds() as i64,
+            labels: labels(&config.server.labels),
             deploy_path: std::env::current_exe().map_or_else(|_| String::new(), |path| path.display().to_string()),
             ..Store::default()
         };
@@ -184,6 +185,15 @@ impl StoreNode {
         let raft = self.raft;
         blocking(move || Ok(raft.stop()?)).await.context("stop the store")
     }
+}
+
+/// Labels as the configuration has them, `key=value`.
+fn labels(given: &[String]) -> Vec<StoreLabel> {
+    let label = |(key, value): (&str, &str)| StoreLabel {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    };
+    given.iter().filter_map(|text| text.split_once('=')).map(label).collect()
 }
 
 pub(super) fn deadline() -> MonoTime {
@@ -534,6 +544,15 @@ fn on_news(started: Arc<OnceLock<RaftStore>>, splitter: Arc<OnceLock<Splitter>>)
                             splitter.begin(SplitWanted { region, keys }, "placement driver");
                         }
                         return;
+                    }
+                    Operator::TransferLeader(peer) => {
+                        info!(
+                            region_id = region.0,
+                            store_id = peer.store_id,
+                            "placement driver wants another leader"
+                        );
+                        // Told again as long as it is wanted.
+                        return raft.transfer_leader(region, PeerId(peer.id), Box::new(drop));
                     }
                 };
                 info!(region_id = region.0, peer_id = peer.id, store_id = peer.store_id, change = ?kind, "placement driver wants a change of membership");

@@ -20,7 +20,9 @@ use super::{Error, Failure, News, OnNews, PAUSE_MAX, PAUSE_MIN, retry};
 use crate::pd_service::{heartbeat_to_wire, operator_of_wire};
 
 /// One try; the caller's deadline bounds all of them together.
-const TRY_TIMEOUT: Duration = Duration::from_secs(3);
+const TRY_TIMEOUT: Duration = Duration::from_secs(2);
+/// To ask one endpoint who leads: a dead one must not take the whole time that a change of leaders may.
+const FIND_TIMEOUT: Duration = Duration::from_millis(700);
 /// A silent connection is asked for a sign of life after this long, and given up after as long again.
 const KEEPALIVE: Duration = Duration::from_secs(10);
 /// Heartbeats handed to the connection and not yet sent; the rest waits, latest of each region only.
@@ -286,7 +288,7 @@ struct Found {
 async fn find_leader(endpoints: &[String], wanted: Option<ClusterId>) -> Result<Found, Failure> {
     let mut last = "no endpoint is given".to_owned();
     for endpoint in endpoints {
-        match tokio::time::timeout(TRY_TIMEOUT, leader_by(endpoint)).await {
+        match tokio::time::timeout(FIND_TIMEOUT, leader_by(endpoint)).await {
             Ok(Ok(found)) => {
                 return match wanted.filter(|&wanted| wanted != found.cluster) {
                     None => Ok(found),
@@ -333,7 +335,7 @@ async fn dial(url: &str) -> Result<PdClient<Channel>, String> {
     let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())?;
     let endpoint = endpoint
         .tcp_nodelay(true)
-        .connect_timeout(TRY_TIMEOUT)
+        .connect_timeout(FIND_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);

@@ -60,6 +60,16 @@ pub fn operator_to_wire(info: &RegionInfo, operator: Operator) -> RegionHeartbea
                 ..order
             };
         }
+        Operator::TransferLeader(peer) => {
+            let transfer_leader = Some(pdpb::TransferLeader {
+                peer: Some(peer),
+                ..pdpb::TransferLeader::default()
+            });
+            return RegionHeartbeatResponse {
+                transfer_leader,
+                ..order
+            };
+        }
     };
     RegionHeartbeatResponse {
         change_peer: Some(pdpb::ChangePeer {
@@ -74,6 +84,9 @@ pub fn operator_to_wire(info: &RegionInfo, operator: Operator) -> RegionHeartbea
 pub fn operator_of_wire(response: &RegionHeartbeatResponse) -> Option<Operator> {
     if let Some(split) = response.split_region.as_ref().filter(|split| !split.keys.is_empty()) {
         return Some(Operator::Split(split.keys.clone()));
+    }
+    if let Some(peer) = response.transfer_leader.as_ref().and_then(|transfer| transfer.peer) {
+        return Some(Operator::TransferLeader(peer));
     }
     let change = response.change_peer.as_ref()?;
     let peer = change.peer?;

@@ -12,7 +12,11 @@ pub fn to_wire(error: pd::Error) -> Result<pdpb::Error, Status> {
         E::Busy => return Err(Status::resource_exhausted(error.to_string())),
         E::NotBootstrapped => ErrorType::NotBootstrapped,
         E::AlreadyBootstrapped => ErrorType::AlreadyBootstrapped,
-        E::Invalid { .. } | E::SafePointBehind { .. } | E::SafePointAhead { .. } => ErrorType::InvalidValue,
+        E::Invalid { .. }
+        | E::MembersStay { .. }
+        | E::MemberNotFound { .. }
+        | E::SafePointBehind { .. }
+        | E::SafePointAhead { .. } => ErrorType::InvalidValue,
         E::StoreTombstone { .. } => ErrorType::StoreTombstone,
         E::AddressTaken { .. } => ErrorType::DuplicatedEntry,
         E::Gap => ErrorType::RegionsNotContainAllKeyRange,

@@ -1,8 +1,9 @@
 //! The placement driver on the wire: `pdpb.PD`, `keyspacepb.Keyspace` and `grpc.health.v1` over a [`pd::Handle`].
 //!
 //! Every answer begins with a header that names the cluster, and errors that clients must tell apart travel in it under an OK
-//! status. A request for another cluster is refused, except the two with which clients begin. RPCs that are not here answer
-//! UNIMPLEMENTED, on which clients fall back: scattering, global configuration, keyspaces other than the default one.
+//! status. A member that does not lead answers who does, and all else with UNAVAILABLE, "not leader". A request for another cluster is
+//! refused, except the two with which clients begin. RPCs that are not here answer UNIMPLEMENTED, on which clients fall back: scattering,
+//! global configuration, keyspaces other than the default one.
 
 use std::sync::Arc;
 
@@ -16,7 +17,8 @@ use tokio::sync::{oneshot, watch};
 use tonic::{Response, Status};
 
 mod convert;
-mod error;
+pub(crate) mod error;
+pub mod forward;
 mod keyspace;
 mod rpc;
 
@@ -30,8 +32,13 @@ pub const CLUSTER_VERSION: &str = "8.5.0";
 /// Largest request: a heartbeat or a batch of look-ups is far smaller.
 const REQUEST_BYTES_MAX: usize = 16 << 20;
 
-/// Everything that a placement driver serves over gRPC, for the listener to serve.
+/// Everything that a placement driver serves to clients over gRPC, for the listener to serve.
 pub fn routes(handle: Handle) -> Router {
+    services(handle).into_axum_router()
+}
+
+/// The services of [`routes`], for further ones to be added.
+pub fn services(handle: Handle) -> tonic::service::Routes {
     let reports_wanted = Arc::new(watch::Sender::new(()));
     let listener = Arc::downgrade(&reports_wanted);
     handle.on_want_reports(Box::new(move || {
@@ -40,13 +47,24 @@ pub fn routes(handle: Handle) -> Router {
             true
         })
     }));
-    let service = PdService { handle, reports_wanted };
+    let role_changed = Arc::new(watch::Sender::new(()));
+    let listener = Arc::downgrade(&role_changed);
+    handle.on_status(Box::new(move || {
+        listener.upgrade().is_some_and(|changed| {
+            changed.send_replace(());
+            true
+        })
+    }));
+    let service = PdService {
+        handle,
+        reports_wanted,
+        role_changed,
+    };
     let (_, health) = tonic_health::server::health_reporter();
     let pd = PdServer::new(service.clone()).max_decoding_message_size(REQUEST_BYTES_MAX);
     tonic::service::Routes::new(pd)
         .add_service(KeyspaceServer::new(service))
         .add_service(health)
-        .into_axum_router()
 }
 
 /// Asks and waits for the answer.
@@ -63,6 +81,8 @@ struct PdService {
     handle: Handle,
     /// Changes whenever leaders should report their regions at once.
     reports_wanted: Arc<watch::Sender<()>>,
+    /// Changes whenever another member may lead.
+    role_changed: Arc<watch::Sender<()>>,
 }
 
 /// An answer of PD, which begins with a header.
@@ -99,9 +119,24 @@ impl PdService {
         }
     }
 
+    /// Errors as clients expect unless this member leads, as far as it knows.
+    fn check_leads(&self) -> Result<(), Status> {
+        match self.handle.status().leads() {
+            true => Ok(()),
+            false => Err(error::to_status(pd::Error::NotLeader)),
+        }
+    }
+
+    /// Resolves once this member does not lead.
+    async fn led_no_more(&self) {
+        let mut changes = self.role_changed.subscribe();
+        while self.check_leads().is_ok() && changes.changed().await.is_ok() {}
+    }
+
     fn check_cluster(&self, header: Option<RequestHeader>) -> Result<(), Status> {
         let found = ClusterId(header.map_or(0, |header| header.cluster_id));
         let wanted = self.handle.cluster();
+        self.check_leads()?;
         match found == wanted {
             true => Ok(()),
             false => Err(Status::failed_precondition(format!(

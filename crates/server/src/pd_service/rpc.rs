@@ -47,6 +47,9 @@ impl Pd for PdService {
     }
 
     async fn get_cluster_info(&self, _: Call<GetClusterInfoRequest>) -> Outcome<GetClusterInfoResponse> {
+        if !self.handle.cluster().is_some() {
+            return Err(error::to_status(pd::Error::NotLeader));
+        }
         let service_modes = vec![ServiceMode::PdSvcMode as i32];
         Ok(Response::new(GetClusterInfoResponse {
             header: Some(self.header(None)),
@@ -176,7 +179,11 @@ impl Pd for PdService {
         // The end of the heartbeats ends both.
         let told = told.map(Some).chain(stream::once(ready(None)));
         let both = stream::select(told, wanted.map(Some)).scan((), |(), answer| ready(answer));
-        Ok(Response::new(Box::pin(both)))
+        // Who sends heartbeats to a member that leads no more must look for the next, which knows no region yet.
+        let service = self.clone();
+        let end = async move { service.led_no_more().await };
+        let refusal = stream::once(ready(Err(error::to_status(pd::Error::NotLeader))));
+        Ok(Response::new(Box::pin(both.take_until(end).chain(refusal))))
     }
 
     async fn get_region(&self, call: Call<GetRegionRequest>) -> Outcome<GetRegionResponse> {
@@ -637,7 +644,7 @@ const SPLIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// Stands for "no keyspace" where keyspaces have ids.
 const KEYSPACE_NONE: u32 = u32::MAX;
 
-fn members(all: Vec<ferrite_pd::Member>, leader: MemberId) -> GetMembersResponse {
+fn members(all: Vec<ferrite_pd::Member>, leader: Option<MemberId>) -> GetMembersResponse {
     let member = |member: ferrite_pd::Member| Member {
         name: member.name,
         member_id: member.id,
@@ -647,7 +654,7 @@ fn members(all: Vec<ferrite_pd::Member>, leader: MemberId) -> GetMembersResponse
         ..Member::default()
     };
     let members: Vec<Member> = all.into_iter().map(member).collect();
-    let leader = members.iter().find(|member| member.member_id == leader.0).cloned();
+    let leader = leader.and_then(|leader| members.iter().find(|member| member.member_id == leader.0).cloned());
     GetMembersResponse {
         etcd_leader: leader.clone(),
         leader,

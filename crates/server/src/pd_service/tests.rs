@@ -1,13 +1,17 @@
 //! Every RPC over a loopback connection, with the generated clients.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use base::{MonoTime, Ts};
 use bytes::Bytes;
 use futures::StreamExt;
-use pd::{Options, Pd};
+use pd::log::Stored;
+use pd::log::file::FileLog;
+use pd::{MemberId, Options, Pd};
 use proto::eraftpb::ConfChangeType;
+use proto::ferrite_pd::{GroupMessage, Member as PdMember};
 use proto::keyspacepb::keyspace_client::KeyspaceClient;
 use proto::keyspacepb::{GetAllKeyspacesRequest, LoadKeyspaceRequest};
 use proto::metapb::{self, Peer, RegionEpoch, Store};
@@ -45,15 +49,7 @@ impl TestPd {
         socket.bind(address).unwrap();
         let listener: TcpListener = socket.listen(64).unwrap();
         let address = listener.local_addr().unwrap();
-        let options = Options {
-            name: "pd-1".to_owned(),
-            client_urls: vec![format!("http://{address}")],
-            cluster_id_if_new: CLUSTER,
-            member_id_if_new: 9,
-            max_peer_count_if_new: 3,
-            ..Options::default()
-        };
-        let pd = Pd::open(&dir.path().join("pd"), options).unwrap();
+        let pd = open_alone(&dir.path().join("pd"), format!("http://{address}"));
         let routes = tonic::service::Routes::from(routes(pd.handle().clone()));
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let serve = tonic::transport::Server::builder()
@@ -78,6 +74,43 @@ impl TestPd {
         let _cancelled = self.server.await;
         (self.dir, self.address)
     }
+}
+
+struct Nowhere;
+
+impl pd::Transport for Nowhere {
+    fn send(&self, _: MemberId, _: &str, _: Vec<GroupMessage>) {}
+}
+
+/// A placement driver of one member, once it leads.
+fn open_alone(dir: &Path, url: String) -> Pd {
+    let id = MemberId(9);
+    let options = Options {
+        member: id,
+        name: "pd-1".to_owned(),
+        client_urls: vec![url.clone()],
+        peer_urls: vec![url.clone()],
+        cluster_id_if_new: CLUSTER,
+        max_peer_count_if_new: 3,
+    };
+    let mut log = FileLog::open(dir, id).unwrap();
+    if log.is_new() {
+        let me = PdMember {
+            id: id.0,
+            name: "pd-1".to_owned(),
+            peer_urls: vec![url.clone()],
+            client_urls: vec![url],
+            is_learner: false,
+        };
+        log.begin(Stored::founding(id, vec![me])).unwrap();
+    }
+    let pd = Pd::start(Handle::not_started(id), log, options, Nowhere, 1);
+    let deadline = MonoTime::now() + std::time::Duration::from_secs(20);
+    assert!(
+        pd.handle()
+            .wait_for(deadline, |status| status.leads() && status.cluster.is_some())
+    );
+    pd
 }
 
 pub fn header() -> Option<RequestHeader> {

@@ -45,7 +45,10 @@ pub struct Report {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PdReport {
     pub address: String,
-    /// Stores and regions of the whole cluster.
+    /// Name of the member that leads; empty if none is known to.
+    pub leader: String,
+    pub members: u64,
+    /// Stores and regions of the whole cluster; zero on members that do not lead.
     pub stores: u64,
     pub regions: u64,
 }

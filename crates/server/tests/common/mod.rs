@@ -23,7 +23,8 @@ const LOG_TOLD: usize = 60;
 /// A placement driver and stores, each a process; all are killed when it is dropped.
 pub struct Cluster {
     pub nodes: Vec<Node>,
-    pd: SocketAddr,
+    /// Of every placement driver.
+    pds: Vec<SocketAddr>,
     _dir: TempDir,
 }
 
@@ -40,6 +41,9 @@ pub enum Part {
 pub struct Node {
     pub part: Part,
     pub status: SocketAddr,
+    /// Where it is dialled as a placement driver, if it is one.
+    pub pd_addr: SocketAddr,
+    data_dir: PathBuf,
     args: Vec<String>,
     child: Option<Child>,
     log: Arc<Mutex<Vec<String>>>,
@@ -56,7 +60,13 @@ impl Cluster {
         Cluster::start(&[Part::Pd, Part::Store, Part::Store, Part::Store], args)
     }
 
-    /// Starts processes of `parts`, the first one with the placement driver, and waits until all are ready.
+    /// Three placement drivers that begin together and three stores, in six processes.
+    pub fn six(args: &[&str]) -> Cluster {
+        let parts = [Part::Pd, Part::Pd, Part::Pd, Part::Store, Part::Store, Part::Store];
+        Cluster::start(&parts, args)
+    }
+
+    /// Starts processes of `parts`, the first one with a placement driver, and waits until all are ready.
     pub fn start(parts: &[Part], args: &[&str]) -> Cluster {
         assert_ne!(parts[0], Part::Store, "the first process runs the placement driver");
         let dir = tempfile::Builder::new()
@@ -64,14 +74,21 @@ impl Cluster {
             .tempdir()
             .expect("a temporary directory");
         let ports = free_ports(3 * parts.len());
-        let pd = ports[0];
+        let with_pd = (0..parts.len()).filter(|&number| parts[number] != Part::Store);
+        let pds: Vec<SocketAddr> = with_pd.map(|number| ports[3 * number]).collect();
         let node = |(number, part): (usize, &Part)| {
             let [pd_addr, addr, status] = std::array::from_fn(|port| ports[3 * number + port]);
-            Node::new(*part, dir.path().join(number.to_string()), pd, [pd_addr, addr, status], args)
+            Node::new(
+                *part,
+                dir.path().join(number.to_string()),
+                &pds,
+                [pd_addr, addr, status],
+                args,
+            )
         };
         let mut cluster = Cluster {
             nodes: parts.iter().enumerate().map(node).collect(),
-            pd,
+            pds,
             _dir: dir,
         };
         cluster.nodes.iter_mut().for_each(Node::start);
@@ -82,23 +99,28 @@ impl Cluster {
     /// Waits until every region has as many voters as there are stores: any one of them may be killed then.
     pub fn must_be_replicated(&self) {
         let deadline = MonoTime::now() + PATIENCE;
-        while !self.is_replicated() {
+        while !self.is_replicated(self.stores().len()) {
             assert!(MonoTime::now() < deadline, "a region has too few copies:\n{}", self.logs());
             std::thread::park_timeout(Duration::from_millis(10));
         }
     }
 
-    fn is_replicated(&self) -> bool {
+    /// What `ferrite ctl` does with these arguments.
+    pub fn ctl(&self, args: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));
-        command.args(["ctl", "--pd-addr", &self.pd.to_string(), "region", "--json"]);
-        let told = command.output().expect("the binary runs");
+        command.args(["ctl", "--pd-addr", &self.endpoints().join(",")]).args(args);
+        command.output().expect("the binary runs")
+    }
+
+    fn is_replicated(&self, copies: usize) -> bool {
+        let told = self.ctl(&["region", "--json"]);
         let voters = |line: &str| {
             serde_json::from_str::<serde_json::Value>(line).ok()?["voters"]
                 .as_array()
                 .map(Vec::len)
         };
         let told = String::from_utf8(told.stdout).expect("text");
-        !told.is_empty() && told.lines().all(|line| voters(line) == Some(self.stores().len()))
+        !told.is_empty() && told.lines().all(|line| voters(line) == Some(copies))
     }
 
     /// The end of what every process logged.
@@ -106,9 +128,21 @@ impl Cluster {
         self.nodes.iter().map(Node::log).collect::<Vec<_>>().join("\n----\n")
     }
 
-    /// Addresses of the placement driver, as clients want them.
+    /// Addresses of the placement drivers, as clients want them.
     pub fn endpoints(&self) -> Vec<String> {
-        vec![self.pd.to_string()]
+        self.pds.iter().map(SocketAddr::to_string).collect()
+    }
+
+    /// Adds a placement driver that joins the others, and starts it.
+    pub fn add_pd(&mut self) -> &mut Node {
+        let ports = free_ports(3);
+        let dir = self._dir.path().join(self.nodes.len().to_string());
+        let mut node = Node::new(Part::Pd, dir, &[], [ports[0], ports[1], ports[2]], &[]);
+        node.args.extend(["--join".into(), self.endpoints().join(",")]);
+        node.start();
+        self.pds.push(node.pd_addr);
+        self.nodes.push(node);
+        self.nodes.last_mut().expect("just pushed")
     }
 
     /// The processes that run stores.
@@ -120,19 +154,27 @@ impl Cluster {
 }
 
 impl Node {
-    fn new(part: Part, data_dir: PathBuf, pd: SocketAddr, ports: [SocketAddr; 3], args: &[&str]) -> Node {
+    fn new(part: Part, data_dir: PathBuf, pds: &[SocketAddr], ports: [SocketAddr; 3], args: &[&str]) -> Node {
         let [pd_addr, addr, status] = ports.map(|port| port.to_string());
         let mut line: Vec<String> = vec!["server".into(), "--data-dir".into(), data_dir.display().to_string()];
         line.extend(["--status-addr".into(), status]);
         match part {
             Part::Both => line.extend(["--pd-addr".into(), pd_addr, "--addr".into(), addr]),
             Part::Pd => line.extend(["--role".into(), "pd".into(), "--pd-addr".into(), pd_addr]),
-            Part::Store => line.extend(["--addr".into(), addr, "--join".into(), pd.to_string()]),
+            Part::Store => line.extend(["--addr".into(), addr, "--join".into(), listed(pds, |_, pd| pd.to_string())]),
+        }
+        if part != Part::Store && pds.len() > 1 {
+            line.extend([
+                "--initial-cluster".into(),
+                listed(pds, |number, pd| format!("pd-{number}={pd}")),
+            ]);
         }
         line.extend(args.iter().map(|arg| arg.to_string()));
         Node {
             part,
             status: ports[2],
+            pd_addr: ports[0],
+            data_dir,
             args: line,
             child: None,
             log: Arc::default(),
@@ -176,6 +218,12 @@ impl Node {
         }
     }
 
+    /// The data of a process that does not run is lost.
+    pub fn wipe(&mut self) {
+        assert!(self.child.is_none(), "the process runs");
+        std::fs::remove_dir_all(&self.data_dir).expect("its data can be removed");
+    }
+
     /// As a power cut of the process: nothing is flushed, nobody is told.
     pub fn kill(&mut self) {
         let mut child = self.child.take().expect("the process runs");
@@ -204,6 +252,11 @@ impl Node {
         let log = self.log.lock().expect("no panic inside");
         log[log.len().saturating_sub(LOG_TOLD)..].join("\n")
     }
+}
+
+fn listed(pds: &[SocketAddr], one: impl Fn(usize, &SocketAddr) -> String) -> String {
+    let all = pds.iter().zip(1..).map(|(pd, number)| one(number, pd));
+    all.collect::<Vec<_>>().join(",")
 }
 
 impl Drop for Node {
