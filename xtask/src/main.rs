@@ -4,6 +4,7 @@
 //! clever on purpose: the crate must compile in seconds on a fresh machine, so it depends on `anyhow` and `clap` alone.
 
 mod bench;
+mod bindings;
 mod check;
 mod cluster;
 mod codegen;
@@ -43,6 +44,7 @@ enum Verb {
     Test(test::Args),
     Sim(sim::Args),
     Bench(bench::Args),
+    Bindings(bindings::Args),
     Cluster(cluster::Args),
     Demo(demo::Args),
     Codegen(codegen::Args),
@@ -55,6 +57,7 @@ fn main() -> std::process::ExitCode {
         Verb::Test(args) => test::run(&args),
         Verb::Sim(args) => sim::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::Bindings(args) => bindings::run(&args),
         Verb::Cluster(args) => cluster::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Codegen(args) => codegen::run(&args),

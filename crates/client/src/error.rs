@@ -20,6 +20,21 @@ pub enum Hint {
     Refused,
 }
 
+impl Hint {
+    /// The same in a sentence, for people and for clients in other languages.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Hint::Retry => "try again, later rather than sooner: nothing was done, or doing it again is harmless",
+            Hint::RetryTransaction => {
+                "begin a new transaction and do all of it again: this one was not committed and will not be"
+            }
+            Hint::Undetermined => "read before writing again: the write may be done, now or in a moment",
+            Hint::Configuration => "check addresses, options and keyspace: trying again does not help",
+            Hint::Refused => "change the request: the cluster does not serve it as it stands",
+        }
+    }
+}
+
 /// Failure of a call. [`Error::hint`] says what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -29,4 +29,4 @@ pub use options::{Api, ClientOptions, Keyspace};
 pub use pd::Pd;
 pub use raw::{Checksum, RawClient, Swap, Ttl};
 pub use scan::{Pair, ScanOptions};
-pub use txn::{LockWait, Snapshot, Transaction, TxnClient, TxnOptions};
+pub use txn::{LockWait, Savepoint, Snapshot, Transaction, TxnClient, TxnOptions};

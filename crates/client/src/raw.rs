@@ -23,6 +23,8 @@ use crate::{ClientOptions, Error};
 #[derive(Clone)]
 pub struct RawClient {
     router: Arc<Router>,
+    /// Of each call.
+    deadline: Duration,
 }
 
 /// Outcome of [`RawClient::compare_and_swap`].
@@ -56,8 +58,23 @@ impl RawClient {
     /// Connects through any of the placement driver's `endpoints`, `host:port` or `http://host:port`.
     pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions) -> Result<RawClient, Error> {
         Ok(RawClient {
+            deadline: options.deadline,
             router: Arc::new(Router::connect(endpoints, options, Mode::Raw).await?),
         })
+    }
+
+    /// The same client, whose calls may take so long.
+    pub fn with_deadline(&self, deadline: Duration) -> RawClient {
+        RawClient {
+            router: self.router.clone(),
+            deadline,
+        }
+    }
+
+    /// Learns the regions of a range ahead of the first calls, so that these need not ask for them. Returns how many there are, at most
+    /// `regions_max`.
+    pub async fn warm_up(&self, range: impl Into<KeyRange>, regions_max: usize) -> Result<usize, Error> {
+        self.router.warm_up(range.into(), regions_max).await
     }
 
     /// The placement driver of the cluster.
@@ -311,7 +328,7 @@ impl RawClient {
     }
 
     fn begin(&self) -> Call {
-        self.router.begin()
+        Call::begin(self.deadline, &self.router.jitter)
     }
 
     fn wire_keys(&self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Vec<Bytes> {

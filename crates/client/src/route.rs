@@ -14,13 +14,16 @@ use tonic::Status;
 use crate::cache::{Region, RegionCache, Step};
 use crate::call::{Call, Seeds};
 use crate::error::{PdError, is_refusal, was_not_sent};
-use crate::keys::{KeyForm, Mode};
+use crate::keys::{KeyForm, KeyRange, Mode};
 use crate::pd::Pd;
 use crate::request::{Answer, Effect, Request};
 use crate::retry::Cause;
 use crate::scan::Pair;
 use crate::store::{Store, Stores};
 use crate::{Api, ClientOptions, Error, Keyspace};
+
+/// Regions that are asked for at once when a range is learned.
+const REGIONS_AT_ONCE: usize = 1024;
 
 /// What all handles of a client share.
 pub(crate) struct Router {
@@ -92,6 +95,35 @@ impl Router {
             }
             border = region.end().clone();
         }
+    }
+
+    /// Asks for the regions of a range, many at a time, and keeps those that have a leader. Returns how many.
+    pub async fn warm_up(&self, range: KeyRange, regions_max: usize) -> Result<usize, Error> {
+        let range = self.form.wire_range(range);
+        let mut start = self.form.border(&range.start);
+        let end = match range.end.is_empty() {
+            true => range.end,
+            false => self.form.border(&range.end),
+        };
+        let mut learned = 0;
+        while learned < regions_max {
+            let page = REGIONS_AT_ONCE.min(regions_max - learned);
+            let told = self.pd.scan_regions(start, end.clone(), page).await?;
+            let full = told.len() >= page;
+            let last = told
+                .last()
+                .and_then(|told| told.region.as_ref())
+                .map(|region| region.end_key.clone());
+            for region in told.into_iter().filter(|told| told.leader.is_some()) {
+                self.learn(region)?;
+                learned += 1;
+            }
+            match last {
+                Some(last) if full && !last.is_empty() => start = last,
+                _ => break,
+            }
+        }
+        Ok(learned)
     }
 
     fn learn(&self, told: pdpb::Region) -> Result<Arc<Region>, Error> {

@@ -26,6 +26,8 @@ pub(crate) struct Locks {
     pub primary: Option<Bytes>,
     pub for_update_ts: Ts,
     pub keys: BTreeSet<Bytes>,
+    /// Keys that are being locked, or were when the caller stopped waiting: they may be locked or not, and are released with the others.
+    pub asked: BTreeSet<Bytes>,
     pub heart: Option<Heart>,
 }
 
@@ -55,7 +57,10 @@ impl Locks {
     pub async fn acquire(&mut self, attempt: Attempt<'_>, keys: BTreeSet<Bytes>, mut call: Call) -> Result<Values, Error> {
         let Some(first) = keys.first() else { return Ok(Values::new()) };
         let primary = self.primary.clone().unwrap_or_else(|| first.clone());
+        let new: BTreeSet<Bytes> = keys.difference(&self.keys).cloned().collect();
+        self.asked.extend(new.iter().cloned());
         let outcome = attempt.run(&mut call, &primary, self, keys.clone()).await;
+        self.asked.retain(|key| !new.contains(key));
         match outcome {
             Ok(values) => {
                 if self.primary.is_none() {
@@ -66,8 +71,10 @@ impl Locks {
                 Ok(values)
             }
             Err(error) => {
-                let new = keys.into_iter().filter(|key| !self.keys.contains(key)).collect();
-                attempt.core.release_later(new, attempt.start_ts, self.for_update_ts).await;
+                attempt
+                    .core
+                    .release_later(new.into_iter().collect(), attempt.start_ts, self.for_update_ts)
+                    .await;
                 Err(error)
             }
         }

@@ -21,14 +21,16 @@ mod transaction;
 mod verdict;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{MonoTime, Ts};
 
 pub use options::{LockWait, TxnOptions};
 pub use snapshot::Snapshot;
-pub use transaction::Transaction;
+pub use transaction::{Savepoint, Transaction};
 
-use crate::keys::Mode;
+use crate::call::Call;
+use crate::keys::{KeyRange, Mode};
 use crate::pd::Pd;
 use crate::route::Router;
 use crate::{ClientOptions, Error};
@@ -39,6 +41,8 @@ use crate::{ClientOptions, Error};
 #[derive(Clone)]
 pub struct TxnClient {
     core: Arc<Core>,
+    /// Of each call.
+    deadline: Duration,
 }
 
 /// What all transactions of a client share.
@@ -52,12 +56,27 @@ impl TxnClient {
     /// Connects through any of the placement driver's `endpoints`, `host:port` or `http://host:port`.
     pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions) -> Result<TxnClient, Error> {
         Ok(TxnClient {
+            deadline: options.deadline,
             core: Arc::new(Core {
                 router: Router::connect(endpoints, options, Mode::Txn).await?,
                 fates: Default::default(),
                 background: Default::default(),
             }),
         })
+    }
+
+    /// The same client, whose calls, and those of its transactions and snapshots, may take so long.
+    pub fn with_deadline(&self, deadline: Duration) -> TxnClient {
+        TxnClient {
+            core: self.core.clone(),
+            deadline,
+        }
+    }
+
+    /// Learns the regions of a range ahead of the first calls, so that these need not ask for them. Returns how many there are, at most
+    /// `regions_max`.
+    pub async fn warm_up(&self, range: impl Into<KeyRange>, regions_max: usize) -> Result<usize, Error> {
+        self.core.router.warm_up(range.into(), regions_max).await
     }
 
     /// The placement driver of the cluster.
@@ -71,15 +90,17 @@ impl TxnClient {
     }
 
     /// Begins a transaction now.
-    pub async fn begin(&self, options: TxnOptions) -> Result<Transaction, Error> {
+    pub async fn begin(&self, mut options: TxnOptions) -> Result<Transaction, Error> {
         let begun = MonoTime::now();
-        let start_ts = self.core.router.pd.timestamp_within(&mut self.core.router.begin()).await?;
+        let mut call = Call::begin(self.deadline, &self.core.router.jitter);
+        let start_ts = self.core.router.pd.timestamp_within(&mut call).await?;
+        options.deadline = options.deadline.or(Some(self.deadline));
         Ok(Transaction::new(self.core.clone(), start_ts, options, begun))
     }
 
     /// Reads as of `ts`, which must be one that the placement driver gave, or [`Ts::MAX`].
     pub fn snapshot(&self, ts: Ts) -> Snapshot {
-        Snapshot::new(self.core.clone(), ts, self.core.router.options.deadline)
+        Snapshot::new(self.core.clone(), ts, self.deadline)
     }
 
     /// Returns once all work in the background that was begun before is done: locks of ended transactions are gone then.

@@ -21,6 +21,10 @@ use crate::call::Call;
 use crate::keys::{KeyForm, KeyRange};
 use crate::scan::{Pair, ScanOptions};
 
+/// The writes of a transaction at some time; see [`Transaction::savepoint`].
+#[derive(Clone)]
+pub struct Savepoint(Buffer);
+
 /// A transaction. Reads see what was committed before it began, and its own writes, which others see once it is committed.
 ///
 /// Optimistic ones find out at commit whether others wrote the same keys; pessimistic ones lock keys as they write them, and read the
@@ -193,10 +197,26 @@ impl Transaction {
         Ok(pairs)
     }
 
+    /// What was written so far, to come back to with [`Transaction::rollback_to`]. A copy, but values are shared.
+    pub fn savepoint(&self) -> Savepoint {
+        Savepoint(self.buffer.clone())
+    }
+
+    /// Undoes the writes since `savepoint`, which must be this transaction's. Locks that were taken since stay.
+    pub fn rollback_to(&mut self, savepoint: &Savepoint) {
+        self.buffer = savepoint.0.clone();
+        self.locks.keys.iter().for_each(|key| self.buffer.lock(key.clone()));
+    }
+
     /// Commits and returns the commit timestamp, `None` if there was nothing to do. After [`Error::Undetermined`] it may be
     /// committed or not; after any other error it is not, and will not be. Goes on if the caller stops waiting.
     pub async fn commit(mut self) -> Result<Option<Ts>, Error> {
-        let locks = std::mem::take(&mut self.locks);
+        let mut locks = std::mem::take(&mut self.locks);
+        if !locks.asked.is_empty() {
+            // The caller gave up waiting for these.
+            let asked = std::mem::take(&mut locks.asked).into_iter().collect();
+            self.core.try_release(asked, self.start_ts(), locks.for_update_ts);
+        }
         let mutations = std::mem::take(&mut self.buffer).mutations().collect();
         let plan = Plan::new(
             self.start_ts(),
@@ -235,7 +255,7 @@ impl Transaction {
     /// Gives up what was written, and takes the locks away.
     pub async fn rollback(mut self) -> Result<(), Error> {
         let locks = std::mem::take(&mut self.locks);
-        let keys = locks.keys.into_iter().collect();
+        let keys = locks.keys.into_iter().chain(locks.asked).collect();
         let mut call = self.begin();
         self.core
             .pessimistic_rollback(&mut call, keys, self.start_ts(), locks.for_update_ts)
@@ -290,7 +310,8 @@ impl Transaction {
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        let keys: Vec<Bytes> = std::mem::take(&mut self.locks.keys).into_iter().collect();
+        let (held, asked) = (std::mem::take(&mut self.locks.keys), std::mem::take(&mut self.locks.asked));
+        let keys: Vec<Bytes> = held.into_iter().chain(asked).collect();
         if !keys.is_empty() {
             self.core.try_release(keys, self.snapshot.ts(), self.locks.for_update_ts);
         }
