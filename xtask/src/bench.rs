@@ -12,6 +12,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench kv        the whole system, beside a bare echo and etcd
 ///   cargo xtask bench build-cache   the build cache beside nginx (with dav-ext; wrk, zstd)
 ///   cargo xtask bench tso       timestamps a second, of one placement driver and of three
+///   cargo xtask bench cache-proxy   the cache proxy beside nutcracker (with redis-server, strace)
 ///   cargo xtask bench txn       transactions in each way of committing, beside etcd's
 ///
 /// What follows the name goes to the benchmark; `cargo xtask bench kv --help` lists its options.
@@ -30,6 +31,10 @@ pub fn run(args: &Args) -> Result<bool> {
     let mut report = Report::new("bench");
     if args.bench[0] == "build-cache" {
         report.stage("bench", build_cache);
+        return Ok(report.finish());
+    }
+    if args.bench[0] == "cache-proxy" {
+        report.stage("bench", cache_proxy);
         return Ok(report.finish());
     }
     report.stage("bench", || {
@@ -53,5 +58,14 @@ fn build_cache() -> Result<Outcome> {
     let mut command = std::process::Command::new("python3");
     command.arg(workspace::root().join("services/build-cache/bench.py"));
     command.arg(workspace::binary(Profile::Release, "ferrite-build-cache"));
+    stage::run(&mut command)
+}
+
+/// As the build cache's.
+fn cache_proxy() -> Result<Outcome> {
+    stage::must(&mut workspace::build(Profile::Release, &["ferrite-cache-proxy"]))?;
+    let mut command = std::process::Command::new("python3");
+    command.arg(workspace::root().join("services/cache-proxy/bench.py"));
+    command.arg(workspace::binary(Profile::Release, "ferrite-cache-proxy"));
     stage::run(&mut command)
 }

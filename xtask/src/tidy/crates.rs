@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sim", &["base", "proto", "engine", "raftstore", "txn", "pd"]),
     ("blob-store", &["base"]),
     ("build-cache", &["base", "client", "blob-store"]),
+    ("cache-proxy", &["base", "client"]),
 ];
 
 /// Names by which our crates stand in `[dependencies]`.

@@ -1,0 +1,83 @@
+//! Follows the configuration file: on SIGHUP and when it changes. A file with a fault is refused whole, and the old one keeps serving.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::Control;
+use crate::config::Config;
+
+/// How often the file is looked at. Asking the system for a file's time works on every file system, and through links that are exchanged.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// For as long as the process runs.
+pub async fn follow(control: Arc<Control>) {
+    let Some(path) = control.path.clone() else {
+        return;
+    };
+    let mut hangup = match signal(SignalKind::hangup()) {
+        Ok(hangup) => hangup,
+        Err(error) => return tracing::error!(%error, "listen for SIGHUP"),
+    };
+    let mut seen = stamp(&path);
+    loop {
+        let is_asked = tokio::time::timeout(LOOK, hangup.recv()).await.is_ok();
+        let now = stamp(&path);
+        if !is_asked && (now == seen || now.is_none()) {
+            continue;
+        }
+        seen = now;
+        match control.reload(&path) {
+            Ok(()) => tracing::info!(path = %path.display(), "configuration reloaded"),
+            Err(faults) => {
+                for fault in faults {
+                    tracing::error!(path = %path.display(), fault, "configuration refused, the old one stays");
+                }
+            }
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.modified().ok()?, file.len()))
+}
+
+impl Control {
+    /// Reads the file again; the error has every fault.
+    pub fn reload(self: &Arc<Control>, path: &Path) -> Result<(), Vec<String>> {
+        let config = Config::load(path).map_err(|fault| vec![fault])?;
+        let mut faults = config.validate();
+        faults.extend(self.fixed(&config));
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        self.take_over(config).map_err(|error| vec![format!("{error:#}")])
+    }
+
+    /// Options that changed and cannot.
+    fn fixed(&self, new: &Config) -> Vec<String> {
+        let state = self.state.lock();
+        let old = &state.config;
+        let mut faults = Vec::new();
+        let mut keeps = |name: &str, is_same: bool| {
+            if !is_same {
+                faults.push(format!("{name}: fixed at start; restart for it"));
+            }
+        };
+        keeps("server.threads", old.server.threads == new.server.threads);
+        keeps("server.admin-addr", old.server.admin_addr == new.server.admin_addr);
+        keeps("server.drain", old.server.drain == new.server.drain);
+        keeps("log", old.log == new.log);
+        for pool in &new.pools {
+            let known = old.pools.iter().find(|known| known.name == pool.name);
+            keeps(
+                &format!("pool {:?}: protocol", pool.name),
+                known.is_none_or(|known| known.protocol == pool.protocol),
+            );
+        }
+        faults
+    }
+}

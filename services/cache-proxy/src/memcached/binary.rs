@@ -1,0 +1,216 @@
+//! The binary protocol. Packets go to the server of their key as they are; quiet ones lose their quietness on the way, so that every request
+//! has a reply, and what the client did not want is dropped here.
+
+use super::scan::{Expected, Form, HEAD, Quiet};
+use super::{KEY_MAX, Session};
+use crate::conn::Pending;
+use crate::join::{Join, JoinKind};
+use crate::meter::Tally;
+use crate::net::Step;
+use crate::pool::PLAIN;
+use crate::session::End;
+
+/// First byte of a request.
+pub const REQUEST: u8 = 0x80;
+/// First byte of a reply.
+pub const REPLY: u8 = 0x81;
+/// Status of a failure within the server.
+pub const STATUS_FAILED: u16 = 0x84;
+const STATUS_UNKNOWN: u16 = 0x81;
+const STATUS_INVALID: u16 = 0x04;
+
+/// Opcodes with a quiet form, loud and quiet, and whether the quiet form is silent about failure (a miss) instead of success.
+const PAIRS: &[(u8, u8, bool)] = &[
+    (0x00, 0x09, true),
+    (0x0c, 0x0d, true),
+    (0x01, 0x11, false),
+    (0x02, 0x12, false),
+    (0x03, 0x13, false),
+    (0x04, 0x14, false),
+    (0x05, 0x15, false),
+    (0x06, 0x16, false),
+    (0x0e, 0x19, false),
+    (0x0f, 0x1a, false),
+    (0x1d, 0x1e, true),
+    (0x23, 0x24, true),
+];
+const TOUCH: u8 = 0x1c;
+
+/// A reply without key and extras.
+pub fn packet(opcode: u8, status: u16, opaque: u32, text: &[u8]) -> Vec<u8> {
+    reply(opcode, status, opaque, b"", text)
+}
+
+fn reply(opcode: u8, status: u16, opaque: u32, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut out = vec![0u8; HEAD];
+    out[0] = REPLY;
+    out[1] = opcode;
+    out[2..4].copy_from_slice(&(key.len() as u16).to_be_bytes());
+    out[6..8].copy_from_slice(&status.to_be_bytes());
+    out[8..12].copy_from_slice(&((key.len() + value.len()) as u32).to_be_bytes());
+    out[12..16].copy_from_slice(&opaque.to_be_bytes());
+    out.extend_from_slice(key);
+    out.extend_from_slice(value);
+    out
+}
+
+impl Session {
+    pub(super) fn binary(&mut self, bytes: &[u8]) -> Result<Step, End> {
+        let Some(head) = bytes.first_chunk::<HEAD>() else {
+            return Ok(Step::More(HEAD));
+        };
+        let opcode = head[1];
+        let key_len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+        let extras = usize::from(head[4]);
+        let body = u32::from_be_bytes([head[8], head[9], head[10], head[11]]) as usize;
+        let opaque = u32::from_be_bytes([head[12], head[13], head[14], head[15]]);
+        let whole = HEAD.saturating_add(body);
+        if whole > self.view.config.request_max.as_usize() || key_len + extras > body || key_len > KEY_MAX {
+            self.put(&packet(opcode, STATUS_INVALID, opaque, b"Invalid arguments"));
+            return Err(End::Malformed);
+        }
+        let Some(request) = bytes.get(..whole) else {
+            return Ok(Step::More(whole));
+        };
+        let key = request.get(HEAD + extras..HEAD + extras + key_len).unwrap_or_default();
+        let pair = PAIRS.iter().find(|(loud, quiet, _)| *loud == opcode || *quiet == opcode);
+        if pair.is_none() && opcode != TOUCH {
+            return self.other(request, opcode, opaque, key).map(|()| Step::Took(whole));
+        }
+        if key.is_empty() {
+            self.put(&packet(opcode, STATUS_INVALID, opaque, b"Invalid arguments"));
+            return Ok(Step::Took(whole));
+        }
+        if self.view.store.is_some() {
+            self.put(&packet(
+                opcode,
+                STATUS_UNKNOWN,
+                opaque,
+                b"a pool of a Ferrite cluster speaks text",
+            ));
+            return Ok(Step::Took(whole));
+        }
+        let quiet = match pair {
+            Some((_, quiet, true)) if *quiet == opcode => Quiet::Failure,
+            Some((_, quiet, false)) if *quiet == opcode => Quiet::Success,
+            _ => Quiet::Nothing,
+        };
+        let expected = Expected {
+            form: Form::Binary { opcode, opaque },
+            quiet,
+        };
+        let loud = pair.map_or(opcode, |(loud, ..)| *loud);
+        self.pass(request, loud, key, expected);
+        Ok(Step::Took(whole))
+    }
+
+    fn pass(&mut self, request: &[u8], loud: u8, key: &[u8], expected: Expected) {
+        let tally = self.tally(name_of(loud).as_bytes(), key);
+        self.pool.meter.weigh(key, request.len());
+        let number = self.mailbox.expect(tally);
+        let mut pending = Pending::new(Some(&self.mailbox), number, 0);
+        pending.expected = expected;
+        let index = self.pool.find(&self.view, key);
+        let Some(node) = self.view.nodes.get(usize::from(index)) else {
+            return pending.fail("ERR no server is known for this key now");
+        };
+        match node.shared(&self.pool, PLAIN, self.mailbox.id) {
+            Some(conn) => conn.send_with(pending, |out| {
+                let start = out.len();
+                out.extend_from_slice(request);
+                if let Some(opcode) = out.get_mut(start + 1) {
+                    *opcode = loud;
+                }
+            }),
+            None => pending.fail(&node.down_text()),
+        }
+    }
+
+    /// What has no key.
+    fn other(&mut self, request: &[u8], opcode: u8, opaque: u32, key: &[u8]) -> Result<(), End> {
+        match opcode {
+            // Quit, loud and quiet.
+            0x07 => {
+                self.put(&packet(opcode, 0, opaque, b""));
+                return Err(End::Quit);
+            }
+            0x17 => return Err(End::Quit),
+            // Flush, loud and quiet.
+            0x08 | 0x18 => self.flush(request, opcode, opaque),
+            // No-op.
+            0x0a => self.put(&packet(opcode, 0, opaque, b"")),
+            // Version.
+            0x0b => self.put(&packet(opcode, 0, opaque, b"1.6.0-ferrite")),
+            // Verbosity.
+            0x1b => self.put(&packet(opcode, 0, opaque, b"")),
+            // Statistics: the proxy's own.
+            0x10 if key.is_empty() => {
+                for (name, value) in super::figures(&self.pool, &self.view) {
+                    self.put(&reply(opcode, 0, opaque, name.as_bytes(), value.to_string().as_bytes()));
+                }
+                self.put(&packet(opcode, 0, opaque, b""));
+            }
+            _ => self.put(&packet(opcode, STATUS_UNKNOWN, opaque, b"Unknown command")),
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, request: &[u8], opcode: u8, opaque: u32) {
+        if !self.view.config.admin || self.view.store.is_some() {
+            return self.put(&packet(
+                opcode,
+                STATUS_UNKNOWN,
+                opaque,
+                b"flush wants admin = true in the pool's configuration",
+            ));
+        }
+        let mut request = request.to_vec();
+        if let Some(place) = request.get_mut(1) {
+            *place = 0x08;
+        }
+        let form = Form::Binary { opcode, opaque };
+        let is_quiet = opcode == 0x18;
+        let expected = Expected {
+            form,
+            quiet: if is_quiet { Quiet::Success } else { Quiet::Nothing },
+        };
+        let nodes = &self.view.nodes;
+        let tally = Tally::new(super::counter(b"flush_all"));
+        let number = match is_quiet {
+            true => None,
+            false => Some(
+                self.mailbox
+                    .expect_join(Join::new(JoinKind::First, nodes.len() as u16), tally),
+            ),
+        };
+        for (part, node) in nodes.iter().enumerate() {
+            let (number, part) = match number {
+                Some(number) => (number, part as u16),
+                None => (self.mailbox.expect(tally), 0),
+            };
+            let mut pending = Pending::new(Some(&self.mailbox), number, part);
+            pending.expected = expected;
+            self.pool.send(Some(node), PLAIN, self.mailbox.id, &request, pending);
+        }
+    }
+
+    fn put(&self, packet: &[u8]) {
+        self.mailbox.say(Tally::new(u16::MAX), |out| out.extend_from_slice(packet));
+    }
+}
+
+fn name_of(opcode: u8) -> &'static str {
+    match opcode {
+        0x00 | 0x0c => "get",
+        0x01 => "set",
+        0x02 => "add",
+        0x03 => "replace",
+        0x04 => "delete",
+        0x05 => "incr",
+        0x06 => "decr",
+        0x0e => "append",
+        0x0f => "prepend",
+        0x1d | 0x23 => "gat",
+        _ => "touch",
+    }
+}
