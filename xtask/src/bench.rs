@@ -11,6 +11,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench engine    each engine: loads, synced batches, reads, memory, disk
 ///   cargo xtask bench kv        the whole system, beside a bare echo and etcd
 ///   cargo xtask bench build-cache   the build cache beside nginx (with dav-ext; wrk, zstd)
+///   cargo xtask bench thumbnails    pictures beside sharp, vipsthumbnail and oximg, with SSIM (python3 with numpy and Pillow, node)
 ///   cargo xtask bench txn       transactions in each way of committing, beside etcd's
 ///
 /// What follows the name goes to the benchmark; `cargo xtask bench kv --help` lists its options.
@@ -28,7 +29,11 @@ pub fn run(args: &Args) -> Result<bool> {
     system::ensure()?;
     let mut report = Report::new("bench");
     if args.bench[0] == "build-cache" {
-        report.stage("bench", build_cache);
+        report.stage("bench", || script("ferrite-build-cache", "services/build-cache/bench.py"));
+        return Ok(report.finish());
+    }
+    if args.bench[0] == "thumbnails" {
+        report.stage("bench", || script("ferrite-thumbnails", "services/thumbnails/bench.py"));
         return Ok(report.finish());
     }
     report.stage("bench", || {
@@ -46,11 +51,11 @@ fn bench(arguments: &[String]) -> Result<Outcome> {
     stage::run(&mut command)
 }
 
-/// The build cache's bench drives processes of others and reads their CPU time: a script.
-fn build_cache() -> Result<Outcome> {
-    stage::must(&mut workspace::build(Profile::Release, &["ferrite-build-cache"]))?;
+/// Benches of services drive processes of others and read their CPU time: scripts, which get the path of our binary.
+fn script(package: &str, path: &str) -> Result<Outcome> {
+    stage::must(&mut workspace::build(Profile::Release, &[package]))?;
     let mut command = std::process::Command::new("python3");
-    command.arg(workspace::root().join("services/build-cache/bench.py"));
-    command.arg(workspace::binary(Profile::Release, "ferrite-build-cache"));
+    command.arg(workspace::root().join(path));
+    command.arg(workspace::binary(Profile::Release, package));
     stage::run(&mut command)
 }

@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("sim", &["base", "proto", "engine", "raftstore", "txn", "pd"]),
     ("blob-store", &["base"]),
     ("build-cache", &["base", "client", "blob-store"]),
+    ("thumbnails", &["base", "client", "blob-store"]),
 ];
 
 /// Names by which our crates stand in `[dependencies]`.
