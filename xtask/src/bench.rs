@@ -13,6 +13,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench build-cache   the build cache beside nginx (with dav-ext; wrk, zstd)
 ///   cargo xtask bench tso       timestamps a second, of one placement driver and of three
 ///   cargo xtask bench cache-proxy   the cache proxy beside nutcracker (with redis-server, strace)
+///   cargo xtask bench thumbnails    pictures beside sharp, vipsthumbnail and oximg, with SSIM (python3 with numpy and Pillow, node)
 ///   cargo xtask bench txn       transactions in each way of committing, beside etcd's
 ///
 /// What follows the name goes to the benchmark; `cargo xtask bench kv --help` lists its options.
@@ -29,12 +30,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<bool> {
     system::ensure()?;
     let mut report = Report::new("bench");
-    if args.bench[0] == "build-cache" {
-        report.stage("bench", build_cache);
-        return Ok(report.finish());
-    }
-    if args.bench[0] == "cache-proxy" {
-        report.stage("bench", cache_proxy);
+    if let Some(service) = SERVICES.iter().find(|service| **service == args.bench[0]) {
+        report.stage("bench", || script(service));
         return Ok(report.finish());
     }
     report.stage("bench", || {
@@ -52,20 +49,14 @@ fn bench(arguments: &[String]) -> Result<Outcome> {
     stage::run(&mut command)
 }
 
-/// The build cache's bench drives processes of others and reads their CPU time: a script.
-fn build_cache() -> Result<Outcome> {
-    stage::must(&mut workspace::build(Profile::Release, &["ferrite-build-cache"]))?;
-    let mut command = std::process::Command::new("python3");
-    command.arg(workspace::root().join("services/build-cache/bench.py"));
-    command.arg(workspace::binary(Profile::Release, "ferrite-build-cache"));
-    stage::run(&mut command)
-}
+/// Benches of services drive processes of others and read their CPU time: scripts, which get the path of our binary.
+const SERVICES: [&str; 3] = ["build-cache", "cache-proxy", "thumbnails"];
 
-/// As the build cache's.
-fn cache_proxy() -> Result<Outcome> {
-    stage::must(&mut workspace::build(Profile::Release, &["ferrite-cache-proxy"]))?;
+fn script(service: &str) -> Result<Outcome> {
+    let package = format!("ferrite-{service}");
+    stage::must(&mut workspace::build(Profile::Release, &[&package]))?;
     let mut command = std::process::Command::new("python3");
-    command.arg(workspace::root().join("services/cache-proxy/bench.py"));
-    command.arg(workspace::binary(Profile::Release, "ferrite-cache-proxy"));
+    command.arg(workspace::root().join("services").join(service).join("bench.py"));
+    command.arg(workspace::binary(Profile::Release, &package));
     stage::run(&mut command)
 }

@@ -10,6 +10,7 @@ mod cluster;
 mod codegen;
 mod demo;
 mod deny;
+mod gallery;
 mod sim;
 mod stage;
 mod system;
@@ -48,6 +49,7 @@ enum Verb {
     Cluster(cluster::Args),
     Demo(demo::Args),
     Codegen(codegen::Args),
+    Gallery(gallery::Args),
 }
 
 fn main() -> std::process::ExitCode {
@@ -61,6 +63,7 @@ fn main() -> std::process::ExitCode {
         Verb::Cluster(args) => cluster::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Codegen(args) => codegen::run(&args),
+        Verb::Gallery(args) => gallery::run(&args),
     };
     match done {
         Ok(true) => 0.into(),

@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("blob-store", &["base"]),
     ("build-cache", &["base", "client", "blob-store"]),
     ("cache-proxy", &["base", "client"]),
+    ("thumbnails", &["base", "client", "blob-store"]),
 ];
 
 /// Names by which our crates stand in `[dependencies]`.

@@ -1,0 +1,288 @@
+//! JPEG by libjpeg-turbo: decoding at a fraction of the size in the transform itself, which is most of the speed of a thumbnail.
+#![allow(unsafe_code)] // bindings to C; each block has its reason
+
+use std::ffi::{CStr, c_int};
+
+use turbojpeg_sys as raw;
+
+use super::{CodecError, Meta};
+use crate::header::Info;
+use crate::picture::{Picture, Samples, bytes_of};
+
+/// Scans of a progressive file; each costs as the first, and honest ones have about ten.
+const SCANS_MAX: c_int = 100;
+/// Memory of the library itself, in MiB: the coefficients of a progressive file of 100 megapixels are 600 MiB.
+const MEMORY_MAX_MIB: c_int = 768;
+
+const NAME: &str = "JPEG";
+
+/// A compressor or decompressor, freed when dropped.
+struct Handle(raw::tjhandle);
+
+impl Handle {
+    fn new(kind: raw::TJINIT) -> Option<Handle> {
+        // SAFETY: takes a number and returns a handle or null.
+        let handle = unsafe { raw::tj3Init(kind as c_int) };
+        (!handle.is_null()).then_some(Handle(handle))
+    }
+
+    fn set(&self, param: raw::TJPARAM, value: c_int) -> bool {
+        // SAFETY: the handle is valid until dropped; unknown numbers are refused by the library.
+        unsafe { raw::tj3Set(self.0, param as c_int, value) == 0 }
+    }
+
+    fn get(&self, param: raw::TJPARAM) -> c_int {
+        // SAFETY: as above.
+        unsafe { raw::tj3Get(self.0, param as c_int) }
+    }
+
+    fn error(&self) -> String {
+        // SAFETY: the library returns a string with an end that lives as long as the handle and no other call is made.
+        let text = unsafe { CStr::from_ptr(raw::tj3GetErrorStr(self.0)) };
+        text.to_string_lossy().into_owned()
+    }
+
+    /// Whether the last failure was one after which there are pixels.
+    fn is_warning(&self) -> bool {
+        // SAFETY: the handle is valid.
+        unsafe { raw::tj3GetErrorCode(self.0) == raw::TJERR_TJERR_WARNING as c_int }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: made by tj3Init, freed once.
+        unsafe { raw::tj3Destroy(self.0) }
+    }
+}
+
+/// Eighths of the size at which a decoder can stop: the least at which both sides are at least as asked.
+pub fn eighths(info: &Info, width: f64, height: f64) -> u32 {
+    [1, 2, 4]
+        .into_iter()
+        .find(|eighths| {
+            let side = |side: u32| f64::from((side * eighths).div_ceil(8));
+            side(info.width) >= width && side(info.height) >= height
+        })
+        .unwrap_or(8)
+}
+
+/// Decodes to `eighths` of the size, each side rounded up. A file that breaks off keeps what came before, grey below.
+pub fn decode(bytes: &[u8], info: &Info, eighths: u32) -> Result<Picture, CodecError> {
+    let handle = Handle::new(raw::TJINIT_TJINIT_DECOMPRESS).ok_or_else(|| CodecError::decode(NAME, "no memory"))?;
+    let fault = |handle: &Handle| CodecError::decode(NAME, handle.error());
+    if !handle.set(raw::TJPARAM_TJPARAM_SCANLIMIT, SCANS_MAX) || !handle.set(raw::TJPARAM_TJPARAM_MAXMEMORY, MEMORY_MAX_MIB) {
+        return Err(fault(&handle));
+    }
+    // SAFETY: pointer and length are those of a slice that lives through the call.
+    let failed = unsafe { raw::tj3DecompressHeader(handle.0, bytes.as_ptr(), bytes.len() as raw::size_t) } != 0;
+    if failed && !handle.is_warning() {
+        return Err(fault(&handle));
+    }
+    let side = |param| u32::try_from(handle.get(param)).unwrap_or(0);
+    let (width, height) = (side(raw::TJPARAM_TJPARAM_JPEGWIDTH), side(raw::TJPARAM_TJPARAM_JPEGHEIGHT));
+    // Limits were met by what our own reader of headers found: no other picture is decoded.
+    if (width, height) != (info.width, info.height) {
+        return Err(CodecError::decode(NAME, "two frames of different sizes"));
+    }
+    if handle.get(raw::TJPARAM_TJPARAM_PRECISION) != 8 {
+        return Err(CodecError::decode(NAME, "samples of more than 8 bits"));
+    }
+    let eighths = if handle.get(raw::TJPARAM_TJPARAM_LOSSLESS) == 1 {
+        8
+    } else {
+        eighths
+    };
+    let factor = raw::tjscalingfactor {
+        num: eighths as c_int,
+        denom: 8,
+    };
+    // SAFETY: the handle is valid; factors that the library does not have are refused by it.
+    if unsafe { raw::tj3SetScalingFactor(handle.0, factor) } != 0 {
+        return Err(fault(&handle));
+    }
+    let (width, height) = ((width * eighths).div_ceil(8), (height * eighths).div_ceil(8));
+    let colors = handle.get(raw::TJPARAM_TJPARAM_COLORSPACE);
+    let is_cmyk = colors == raw::TJCS_TJCS_CMYK as c_int || colors == raw::TJCS_TJCS_YCCK as c_int;
+    let (samples, format) = match is_cmyk {
+        true => (Samples::Cmyk, raw::TJPF_TJPF_CMYK),
+        false => (Samples::Rgb, raw::TJPF_TJPF_RGB),
+    };
+    let len = bytes_of(width, height, samples).ok_or_else(|| CodecError::decode(NAME, "too large"))?;
+    // Grey, for what a broken file does not reach.
+    let mut pixels = vec![128; len];
+    // SAFETY: source as above. The library writes `height` rows of `width` pixels of `format` without gaps (pitch 0), both after the factor
+    // as it documents: `len` bytes, which `pixels` has.
+    let failed = unsafe {
+        raw::tj3Decompress8(
+            handle.0,
+            bytes.as_ptr(),
+            bytes.len() as raw::size_t,
+            pixels.as_mut_ptr(),
+            0,
+            format,
+        )
+    } != 0;
+    if failed && !handle.is_warning() {
+        return Err(fault(&handle));
+    }
+    Picture::new(width, height, samples, pixels).ok_or_else(|| CodecError::decode(NAME, "no pixels"))
+}
+
+/// How a JPEG is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub quality: u8,
+    pub progressive: bool,
+    /// Colour at full resolution.
+    pub full_chroma: bool,
+}
+
+/// Encodes; alpha must be gone before.
+pub fn encode(picture: &Picture, settings: Settings, meta: Meta<'_>) -> Result<Vec<u8>, CodecError> {
+    let handle = Handle::new(raw::TJINIT_TJINIT_COMPRESS).ok_or_else(|| CodecError::encode(NAME, "no memory"))?;
+    if picture.samples() != Samples::Rgb {
+        return Err(CodecError::encode(NAME, "wanted red, green and blue alone"));
+    }
+    let chroma = if settings.full_chroma {
+        raw::TJSAMP_TJSAMP_444
+    } else {
+        raw::TJSAMP_TJSAMP_420
+    };
+    let is_set = handle.set(raw::TJPARAM_TJPARAM_QUALITY, c_int::from(settings.quality.clamp(1, 100)))
+        && handle.set(raw::TJPARAM_TJPARAM_SUBSAMP, chroma)
+        && handle.set(raw::TJPARAM_TJPARAM_OPTIMIZE, 1)
+        && handle.set(raw::TJPARAM_TJPARAM_PROGRESSIVE, c_int::from(settings.progressive));
+    if !is_set {
+        return Err(CodecError::encode(NAME, handle.error()));
+    }
+    let (mut out, mut len) = (std::ptr::null_mut(), 0 as raw::size_t);
+    // SAFETY: the source is `height` rows of `width` pixels without gaps; the library allocates the result and sets both places.
+    let failed = unsafe {
+        raw::tj3Compress8(
+            handle.0,
+            picture.pixels().as_ptr(),
+            picture.width() as c_int,
+            0,
+            picture.height() as c_int,
+            raw::TJPF_TJPF_RGB,
+            &mut out,
+            &mut len,
+        )
+    } != 0;
+    // SAFETY: on success `out` holds `len` bytes; what the library allocated is freed once, here, whether it failed or not.
+    let jpeg = unsafe {
+        let jpeg = (!failed && !out.is_null()).then(|| with_meta(std::slice::from_raw_parts(out, len as usize), meta));
+        raw::tj3Free(out.cast());
+        jpeg
+    };
+    jpeg.ok_or_else(|| CodecError::encode(NAME, handle.error()))
+}
+
+/// Puts EXIF and profile behind the first marker.
+fn with_meta(jpeg: &[u8], meta: Meta<'_>) -> Vec<u8> {
+    let (start, rest) = jpeg.split_at(jpeg.len().min(2));
+    let mut out = Vec::with_capacity(jpeg.len() + meta.icc.map_or(0, <[u8]>::len) + meta.exif.map_or(0, <[u8]>::len) + 64);
+    out.extend_from_slice(start);
+    if let Some(exif) = meta.exif.filter(|exif| exif.len() <= 65_000) {
+        segment(&mut out, 0xe1, &[b"Exif\0\0", exif]);
+    }
+    let parts = meta.icc.map(|icc| icc.chunks(65_000).collect::<Vec<_>>()).unwrap_or_default();
+    if let Ok(count) = u8::try_from(parts.len()) {
+        for (part, number) in parts.iter().zip(1..) {
+            segment(&mut out, 0xe2, &[b"ICC_PROFILE\0", &[number, count], part]);
+        }
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
+fn segment(out: &mut Vec<u8>, marker: u8, parts: &[&[u8]]) {
+    let len: usize = parts.iter().map(|part| part.len()).sum::<usize>() + 2;
+    out.extend([0xff, marker]);
+    out.extend((len as u16).to_be_bytes());
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exif;
+    use crate::header;
+
+    const SETTINGS: Settings = Settings {
+        quality: 90,
+        progressive: false,
+        full_chroma: true,
+    };
+
+    fn gradient(width: u32, height: u32) -> Picture {
+        let pixels =
+            (0..height).flat_map(|y| (0..width).flat_map(move |x| [(x * 255 / width) as u8, (y * 255 / height) as u8, 90]));
+        Picture::new(width, height, Samples::Rgb, pixels.collect()).expect("fits")
+    }
+
+    fn near(picture: &Picture, x: u32, y: u32, wanted: [u8; 3]) -> bool {
+        picture
+            .pixel(x, y)
+            .iter()
+            .zip(wanted)
+            .all(|(sample, wanted)| sample.abs_diff(wanted) < 12)
+    }
+
+    #[test]
+    fn what_is_written_is_read_at_every_scale() {
+        let source = gradient(67, 43);
+        for progressive in [false, true] {
+            let exif = exif::sample(6, "me");
+            let icc = vec![7; 100_000];
+            let meta = Meta {
+                icc: Some(&icc),
+                exif: Some(&exif),
+            };
+            let jpeg = encode(&source, Settings { progressive, ..SETTINGS }, meta).expect("encodes");
+            let info = header::read(&jpeg, 1).expect("sound");
+            assert_eq!(
+                (info.width, info.height, info.orientation, info.progressive),
+                (67, 43, 6, progressive)
+            );
+            assert_eq!(info.icc.as_deref(), Some(&icc[..]));
+            for (eighths, width, height) in [(8, 67, 43), (4, 34, 22), (2, 17, 11), (1, 9, 6)] {
+                let picture = decode(&jpeg, &info, eighths).expect("decodes");
+                assert_eq!((picture.width(), picture.height()), (width, height));
+                assert!(
+                    near(&picture, width / 2, height / 2, [127, 127, 90]),
+                    "{:?}",
+                    picture.pixel(width / 2, height / 2)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_scale_leaves_what_is_asked() {
+        let jpeg = encode(&gradient(800, 400), SETTINGS, Meta::default()).expect("encodes");
+        let info = header::read(&jpeg, 1).expect("sound");
+        for (width, height, wanted) in [
+            (100.0, 50.0, 1),
+            (101.0, 50.0, 2),
+            (100.0, 51.0, 2),
+            (200.0, 100.0, 2),
+            (300.0, 0.0, 4),
+            (401.0, 0.0, 8),
+            (5000.0, 0.0, 8),
+        ] {
+            assert_eq!(eighths(&info, width, height), wanted, "{width}x{height}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_keeps_its_top() {
+        let jpeg = encode(&gradient(64, 64), SETTINGS, Meta::default()).expect("encodes");
+        let info = header::read(&jpeg, 1).expect("sound");
+        let picture = decode(&jpeg[..jpeg.len() / 2 + 300], &info, 8).expect("the top is there");
+        assert!(near(&picture, 32, 2, [127, 8, 90]), "{:?}", picture.pixel(32, 2));
+        assert!(decode(&jpeg[..20], &info, 8).is_err());
+        assert!(decode(b"\xff\xd8\xff", &info, 8).is_err());
+    }
+}

@@ -1,0 +1,7 @@
+//! The service as a process and as a library: manners of HTTP, the golden set, the hostile set. Pictures are made here.
+
+mod common;
+mod golden;
+mod hostile;
+mod http;
+mod origin;
