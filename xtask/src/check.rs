@@ -1,7 +1,7 @@
 //! `check`: everything that reads the code without running it.
 
 use crate::stage::{Outcome, Report};
-use crate::{codegen, deny, tidy, workspace};
+use crate::{codegen, deny, system, tidy, workspace};
 use anyhow::Result;
 
 /// Read the code without running it: format, house rules, clippy, dependencies, generated files,
@@ -23,6 +23,7 @@ use anyhow::Result;
 pub struct Args {}
 
 pub fn run(_args: &Args) -> Result<bool> {
+    system::ensure_build()?;
     let mut report = Report::new("check");
     report.command("fmt", &mut workspace::cargo(&["fmt", "--all", "--check"]));
     report.stage("tidy", || Ok(if tidy::check()? { Outcome::Passed } else { Outcome::Failed }));

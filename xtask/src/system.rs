@@ -1,4 +1,5 @@
-//! What the machine must have besides Rust: a C compiler with its headers, and make (jemalloc, lz4 and ring are built from C).
+//! What the machine must have besides Rust: a C compiler with its headers and make (jemalloc, lz4 and ring are built from C); for the
+//! thumbnail service CMake, an assembler and Perl (its codecs); for the tests of the cache proxy the servers that it stands before.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,36 +8,63 @@ use anyhow::{Context, Result, bail};
 
 use crate::{stage, workspace};
 
-/// How each family of systems installs a C compiler and make: program that tells the family, command line.
-const INSTALLERS: &[(&str, &str)] = &[
-    ("apt-get", "apt-get install -y build-essential"),
-    ("dnf", "dnf install -y gcc make"),
-    ("yum", "yum install -y gcc make"),
-    ("apk", "apk add build-base"),
-    ("pacman", "pacman -S --noconfirm base-devel"),
-    ("zypper", "zypper install -y gcc make"),
+/// How each family of systems installs packages: program that tells the family, command line, what brings a C compiler and make.
+const INSTALLERS: &[(&str, &str, &str)] = &[
+    ("apt-get", "apt-get install -y", "build-essential"),
+    ("dnf", "dnf install -y", "gcc gcc-c++ make"),
+    ("yum", "yum install -y", "gcc gcc-c++ make"),
+    ("apk", "apk add", "build-base"),
+    ("pacman", "pacman -S --noconfirm", "base-devel"),
+    ("zypper", "zypper install -y", "gcc gcc-c++ make"),
 ];
+/// Programs that building everything wants, each with the package of that name.
+const BUILD: &[&str] = &["cmake", "nasm", "perl"];
+/// And that testing everything wants; nutcracker is twemproxy's program, known by that name in Debian alone.
+const TEST: &[&str] = &["redis-server", "memcached", "nutcracker"];
 
-/// Makes sure the machine can build Ferrite: installs what is lacking where that needs nobody's leave (apt, as root), else
+/// Makes sure the machine can build the store: installs what is lacking where that needs nobody's leave (apt, as root), else
 /// fails with the exact line to type.
 pub fn ensure() -> Result<()> {
-    if compiles() && has("make") {
+    ensure_with(&[])
+}
+
+/// The same for the whole workspace.
+pub fn ensure_build() -> Result<()> {
+    ensure_with(BUILD)
+}
+
+/// The same for all tests.
+pub fn ensure_test() -> Result<()> {
+    ensure_with(&[BUILD, TEST].concat())
+}
+
+fn ensure_with(programs: &[&str]) -> Result<()> {
+    let lacks_compiler = || !compiles() || !has("make");
+    let lacking: Vec<&str> = programs.iter().copied().filter(|program| !has(program)).collect();
+    let compiler = lacks_compiler();
+    if !compiler && lacking.is_empty() {
         return Ok(());
     }
-    let found = INSTALLERS.iter().find(|(program, _)| has(program));
-    let Some((program, line)) = found else {
-        bail!("a C compiler or make is missing; install both (gcc or clang, with the C library's headers) and run this again");
+    let what = compiler.then_some("a C compiler or make");
+    let what = what.into_iter().chain(lacking.iter().copied()).collect::<Vec<_>>().join(", ");
+    let Some((program, line, base)) = INSTALLERS.iter().find(|(program, ..)| has(program)) else {
+        bail!("missing here: {what}; install that (of C: gcc or clang, with the C library's headers) and run this again");
     };
+    let packages: Vec<&str> = compiler.then_some(*base).into_iter().chain(lacking).collect();
     if *program == "apt-get" && is_root() {
-        eprintln!("a C compiler or make is missing; installing build-essential");
+        eprintln!("missing here: {what}; installing {}", packages.join(" "));
         stage::must(&mut apt(&["update"]))?;
-        stage::must(&mut apt(&["install", "-y", "build-essential"]))?;
-        if compiles() && has("make") {
-            return Ok(());
+        stage::must(apt(&["install", "-y", "--no-install-recommends"]).args(&packages))?;
+        match programs.iter().find(|program| !has(program)) {
+            Some(program) => bail!("{program} is not on the path, although it was just installed"),
+            None if lacks_compiler() => bail!("build-essential is installed, but `cc` still cannot build a program"),
+            None => return Ok(()),
         }
-        bail!("build-essential is installed, but `cc` still cannot build a program");
     }
-    bail!("a C compiler or make is missing; run this, then the demo again:\n\n    sudo {line}\n");
+    bail!(
+        "missing here: {what}; run this, then this command again:\n\n    sudo {line} {}\n",
+        packages.join(" ")
+    );
 }
 
 /// Whether the process may install packages and mount file systems.
