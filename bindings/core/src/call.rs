@@ -100,9 +100,9 @@ mod tests {
     #[test]
     fn the_end_is_called_whatever_happens() {
         assert!(matches!(outcome_of(async { Ok(Reply::Done) }, false), Ok(Reply::Done)));
-        let cancelled = outcome_of(std::future::pending(), true).expect_err("cancelled");
+        let cancelled = outcome_of(std::future::pending(), true).err().expect("cancelled");
         assert_eq!(cancelled.class, Class::Cancelled);
-        let panicked = outcome_of(async { panic!("planted") }, false).expect_err("panicked");
+        let panicked = outcome_of(async { panic!("planted") }, false).err().expect("panicked");
         assert_eq!(panicked.class, Class::Internal);
         assert!(panicked.message.contains("planted"), "{}", panicked.message);
     }
