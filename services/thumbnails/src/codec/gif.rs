@@ -198,7 +198,11 @@ mod tests {
         ] {
             let (frames, _) = decode(&disposals(dispose), 10);
             assert_eq!(frames.len(), 3);
-            assert!(frames.iter().all(|frame| frame.picture.samples() == Samples::Rgba && frame.delay_ms == 50));
+            assert!(
+                frames
+                    .iter()
+                    .all(|frame| frame.picture.samples() == Samples::Rgba && frame.delay_ms == 50)
+            );
             assert_eq!(frames[1].picture.pixel(0, 0), [0, 255, 0, 255]);
             assert_eq!(frames[2].picture.pixel(0, 0), left_of_third, "{dispose:?}");
             assert_eq!(frames[2].picture.pixel(1, 0), [0, 0, 255, 255]);
