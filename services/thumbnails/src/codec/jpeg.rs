@@ -93,9 +93,11 @@ pub fn decode(bytes: &[u8], info: &Info, eighths: u32) -> Result<Picture, CodecE
     } else {
         eighths
     };
+    // The library knows its factors by their lowest terms.
+    let halvings = eighths.trailing_zeros().min(3);
     let factor = raw::tjscalingfactor {
-        num: eighths as c_int,
-        denom: 8,
+        num: (eighths >> halvings) as c_int,
+        denom: 8 >> halvings,
     };
     // SAFETY: the handle is valid; factors that the library does not have are refused by it.
     if unsafe { raw::tj3SetScalingFactor(handle.0, factor) } != 0 {

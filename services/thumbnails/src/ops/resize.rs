@@ -30,6 +30,15 @@ pub fn resize(source: &Picture, part: Option<Part>, width: u32, height: u32) -> 
     if let Some(cut) = part.as_pixels(width, height) {
         return source.cut(cut.0, cut.1, width, height);
     }
+    if part != whole {
+        // The filter would look beyond the part, where what was cut off lies.
+        let (cut, part) = part.cut_out(source);
+        return scale(&cut, part, width, height);
+    }
+    scale(source, part, width, height)
+}
+
+fn scale(source: &Picture, part: Part, width: u32, height: u32) -> Picture {
     let kind = match source.samples() {
         Samples::Rgb => PixelType::U8x3,
         Samples::Rgba | Samples::Cmyk => PixelType::U8x4,
@@ -59,6 +68,26 @@ impl Part {
             width,
             height,
         }
+    }
+
+    /// The smallest picture of whole pixels around it, and its place in that.
+    fn cut_out(&self, source: &Picture) -> (Picture, Part) {
+        let (left, top) = (self.left.floor(), self.top.floor());
+        let width = ((self.left + self.width).ceil() - left).min(f64::from(source.width()) - left);
+        let height = ((self.top + self.height).ceil() - top).min(f64::from(source.height()) - top);
+        let part = Part {
+            left: self.left - left,
+            top: self.top - top,
+            ..*self
+        };
+        let cut = source.cut(left as u32, top as u32, width as u32, height as u32);
+        let whole = Part {
+            left: 0.0,
+            top: 0.0,
+            width,
+            height,
+        };
+        (cut, part.within(&whole))
     }
 
     /// Left and top, if the part has whole pixels and needs no scaling.

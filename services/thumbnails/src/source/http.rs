@@ -225,7 +225,6 @@ mod tests {
             "http://[fd00::1]/",
             "http://10.0.0.1:8080/",
             "http://localhost/",
-            "http://LOCALHOST./",
             "http://user:pass@127.0.0.1/",
             "http://①②⑦.0.0.1/",
             "http://127.0.0.1:80\\@example.com/",
