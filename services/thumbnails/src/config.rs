@@ -126,7 +126,7 @@ section! { "limits",
 section! { "output",
     /// How results are written where the URL does not say.
     pub struct OutputConfig {
-        /// Formats for clients whose `Accept` names them, by preference: `["avif", "webp"]`. Else the format of the source. Fixed at start.
+        /// Formats for clients whose `Accept` names them, by preference. Else the format of the source. Fixed at start.
         pub prefer: Vec<Format> = vec![Format::Webp],
         /// Quality of JPEG. Bound 1 to 100. Fixed at start.
         pub quality_jpeg: u8 = 80,

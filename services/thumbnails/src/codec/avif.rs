@@ -51,7 +51,7 @@ fn planes(picture: &Picture) -> Planes {
     let mut samples = Vec::with_capacity(width * height * 3 / 2 + width + height + 1);
     for pixel in picture.pixels().chunks_exact(bytes) {
         let [red, green, blue] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
-        samples.push((19595 * red + 38470 * green + 7471 * blue + 32768 >> 16) as u8);
+        samples.push(((19595 * red + 38470 * green + 7471 * blue + 32768) >> 16) as u8);
     }
     let (mut blue_plane, mut red_plane) = (Vec::new(), Vec::new());
     let rows: Vec<&[u8]> = picture.rows().collect();

@@ -32,13 +32,15 @@ enum Property<'a> {
     Other,
 }
 
+/// Item, whether its place is in `idat`, extents of start and length.
+type Place = (u32, bool, Vec<(u64, u64)>);
+
 #[derive(Default)]
 struct Meta<'a> {
     primary: u32,
     /// Item, kind.
     kinds: Vec<(u32, [u8; 4])>,
-    /// Item, whether its place is in `idat`, extents of start and length.
-    places: Vec<(u32, bool, Vec<(u64, u64)>)>,
+    places: Vec<Place>,
     properties: Vec<Property<'a>>,
     /// Item, its properties by number.
     uses: Vec<(u32, Vec<usize>)>,

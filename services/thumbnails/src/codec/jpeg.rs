@@ -252,9 +252,12 @@ mod tests {
             for (eighths, width, height) in [(8, 67, 43), (4, 34, 22), (2, 17, 11), (1, 9, 6)] {
                 let picture = decode(&jpeg, &info, eighths).expect("decodes");
                 assert_eq!((picture.width(), picture.height()), (width, height));
+                // Where the middle of that pixel lies in the source.
+                let part = |at: u32, side: f64| ((f64::from(at) + 0.5) * 8.0 / f64::from(eighths) / side * 255.0) as u8;
+                let wanted = [part(width / 2, 67.0), part(height / 2, 43.0), 90];
                 assert!(
-                    near(&picture, width / 2, height / 2, [127, 127, 90]),
-                    "{:?}",
+                    near(&picture, width / 2, height / 2, wanted),
+                    "{eighths}: {:?} {wanted:?}",
                     picture.pixel(width / 2, height / 2)
                 );
             }

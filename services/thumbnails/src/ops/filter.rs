@@ -81,7 +81,7 @@ fn convolve(line: &mut [u8], len: usize, step: usize, samples: usize, weights: &
                 let after = old[(at + distance).min(len - 1)];
                 sum += (before + after) * weight;
             }
-            line[at * step + sample] = (sum + 32768 >> 16).min(255) as u8;
+            line[at * step + sample] = ((sum + 32768) >> 16).min(255) as u8;
         }
     }
 }
@@ -90,7 +90,7 @@ fn convolve(line: &mut [u8], len: usize, step: usize, samples: usize, weights: &
 fn boxes(sigma: f64) -> [usize; 3] {
     let ideal = (12.0 * sigma * sigma / 3.0 + 1.0).sqrt();
     let mut low = ideal.floor() as usize;
-    if low % 2 == 0 {
+    if low.is_multiple_of(2) {
         low = low.saturating_sub(1);
     }
     let wide = low as f64;

@@ -303,7 +303,7 @@ impl Options {
             "strip_color_profile" => self.strip_color_profile = Some(args.only_bool()?),
             "quality" => self.quality = args.quality(0)?,
             "format_quality" => {
-                args.check(!args.args.is_empty() && args.args.len() % 2 == 0)?;
+                args.check(!args.args.is_empty() && args.args.len().is_multiple_of(2))?;
                 for number in (0..args.args.len()).step_by(2) {
                     let format = args.get(number).and_then(Format::from_name).ok_or_else(|| args.fault())?;
                     self.format_quality.insert(format, args.quality(number + 1)?);
