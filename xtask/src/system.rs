@@ -1,5 +1,5 @@
 //! What the machine must have besides Rust: a C compiler with its headers and make (jemalloc, lz4 and ring are built from C); for the
-//! thumbnail service CMake, an assembler and Perl (its codecs); for the tests of the cache proxy the servers that it stands before.
+//! thumbnail service CMake and an assembler (its codecs); for the tests of the cache proxy the servers that it stands before.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -18,7 +18,7 @@ const INSTALLERS: &[(&str, &str, &str)] = &[
     ("zypper", "zypper install -y", "gcc gcc-c++ make"),
 ];
 /// Programs that building everything wants, each with the package of that name.
-const BUILD: &[&str] = &["cmake", "nasm", "perl"];
+const BUILD: &[&str] = &["cmake", "nasm"];
 /// And that testing everything wants; nutcracker is twemproxy's program, known by that name in Debian alone.
 const TEST: &[&str] = &["redis-server", "memcached", "nutcracker"];
 
