@@ -193,12 +193,16 @@ fn serve(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let insight = Arc::new(Insight::default());
     let workers = runtime.block_on(async {
         let control = Control::start(config, path, Arc::clone(&insight))?;
+        let (started, listening) = std::sync::mpsc::channel();
         let workers: Vec<_> = (0..threads)
             .map(|number| {
-                let (plans, insight) = (control.plans(), Arc::clone(&insight));
-                base::thread::spawn(&format!("proxy-{number}"), move || worker::run(plans, insight))
+                let (plans, insight, started) = (control.plans(), Arc::clone(&insight), started.clone());
+                base::thread::spawn(&format!("proxy-{number}"), move || worker::run(plans, insight, started))
             })
             .collect();
+        for _ in &workers {
+            listening.recv().context("a thread ended before it listened")?;
+        }
         // Scripts and tests read where it listens.
         for (name, addr) in control.listeners() {
             println!("pool {name} listening on {addr}");

@@ -260,7 +260,7 @@ mod tests {
     fn written(mailbox: &Mailbox) -> Vec<u8> {
         mailbox.with_out(|out| {
             let mut bytes = Vec::new();
-            out.with(|tail| bytes = std::mem::take(tail));
+            out.with(|tail| bytes = tail.clone());
             out.clear();
             bytes
         })

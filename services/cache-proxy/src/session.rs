@@ -48,6 +48,14 @@ impl Speaker {
         }
     }
 
+    /// Whether it waits for a command that may take for ever.
+    fn is_blocked(&self) -> bool {
+        match self {
+            Speaker::Redis(session) => session.is_blocked(),
+            Speaker::Memcached(_) => false,
+        }
+    }
+
     /// At the beginning of each turn.
     fn turn(&mut self) {
         match self {
@@ -113,6 +121,8 @@ impl Client {
                                 is_blocked = true;
                                 break;
                             }
+                            // Nobody is left to have what a blocking command would take.
+                            Round::End if self.speaker.is_blocked() => return Poll::Ready(Ok(())),
                             Round::End => self.is_closing = true,
                         }
                     }

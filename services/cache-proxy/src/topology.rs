@@ -81,6 +81,8 @@ impl Topology {
                 probe_micros: 0,
             });
         }
+        // twemproxy sorts its servers by name, shorter names first; its modula depends on that.
+        members.sort_by(|a, b| (a.name.len(), &a.name).cmp(&(b.name.len(), &b.name)));
         let router = match nodes.len() {
             1 => Router::One(0),
             _ => Router::Ring {

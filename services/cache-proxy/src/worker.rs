@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, spawn_local};
 
@@ -31,8 +31,8 @@ pub fn scratch<T>(with: impl FnOnce(&mut [u8]) -> T) -> T {
     ROOM.with(|room| with(&mut room.borrow_mut()))
 }
 
-/// Runs until the plans end, then waits for running requests.
-pub fn run(plans: watch::Receiver<Arc<Plan>>, insight: Arc<Insight>) {
+/// Runs until the plans end, then waits for running requests. `started` is told once it listens.
+pub fn run(plans: watch::Receiver<Arc<Plan>>, insight: Arc<Insight>, started: std::sync::mpsc::Sender<()>) {
     let built = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default());
@@ -48,7 +48,7 @@ pub fn run(plans: watch::Receiver<Arc<Plan>>, insight: Arc<Insight>) {
         pools: RefCell::default(),
         sessions: RefCell::default(),
     });
-    runtime.block_on(worker.main(plans));
+    runtime.block_on(worker.main(plans, started));
     // Requests of the stores' clients may still hold tasks; they end with the process.
     runtime.shutdown_timeout(Duration::from_millis(100));
 }
@@ -68,13 +68,15 @@ struct Place {
 }
 
 impl Worker {
-    async fn main(self: Rc<Worker>, mut plans: watch::Receiver<Arc<Plan>>) {
+    async fn main(self: Rc<Worker>, mut plans: watch::Receiver<Arc<Plan>>, started: std::sync::mpsc::Sender<()>) {
         spawn_local(Rc::clone(&self).watch_kills());
         let mut drain = Duration::ZERO;
         loop {
             let plan = Arc::clone(&plans.borrow_and_update());
             drain = plan.drain.max(drain);
             self.apply(&plan);
+            // Nobody listens to it any more but the first time.
+            let _told = started.send(());
             if plans.changed().await.is_err() {
                 break;
             }
@@ -152,7 +154,8 @@ impl Worker {
     }
 
     fn listen(self: &Rc<Worker>, plan: &PoolPlan, pool: &Rc<Pool>, clients: &Rc<Cell<usize>>) -> AbortHandle {
-        let accepting = accept(Rc::clone(self), plan.addr, Rc::clone(pool), Rc::clone(clients));
+        let listener = net::listen(plan.addr).map_err(|error| tracing::error!(addr = %plan.addr, %error, "listen"));
+        let accepting = accept(Rc::clone(self), listener.ok(), Rc::clone(pool), Rc::clone(clients));
         spawn_local(accepting).abort_handle()
     }
 
@@ -169,10 +172,9 @@ impl Worker {
     }
 }
 
-async fn accept(worker: Rc<Worker>, addr: SocketAddr, pool: Rc<Pool>, clients: Rc<Cell<usize>>) {
-    let listener = match net::listen(addr) {
-        Ok(listener) => listener,
-        Err(error) => return tracing::error!(%addr, %error, "listen"),
+async fn accept(worker: Rc<Worker>, listener: Option<TcpListener>, pool: Rc<Pool>, clients: Rc<Cell<usize>>) {
+    let Some(listener) = listener else {
+        return;
     };
     loop {
         match listener.accept().await {
@@ -181,7 +183,7 @@ async fn accept(worker: Rc<Worker>, addr: SocketAddr, pool: Rc<Pool>, clients: R
                 spawn_local(serving);
             }
             Err(error) => {
-                tracing::warn!(%addr, %error, "accept");
+                tracing::warn!(pool = pool.name(), %error, "accept");
                 // Too many open files, as a rule: give those who hold them time to end.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 use tokio::net::TcpSocket;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
@@ -175,7 +176,9 @@ impl Control {
             println!("admin listening on {addr}");
         }
         if self.path.is_some() {
-            tokio::spawn(reload::follow(Arc::clone(&self)));
+            // Before anybody is told that it runs: without a handler the signal would end it.
+            let hangup = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+            tokio::spawn(reload::follow(Arc::clone(&self), hangup));
         }
         Ok(())
     }

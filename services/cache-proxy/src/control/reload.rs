@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 
 use super::Control;
 use crate::config::Config;
@@ -13,13 +13,9 @@ use crate::config::Config;
 const LOOK: Duration = Duration::from_secs(1);
 
 /// For as long as the process runs.
-pub async fn follow(control: Arc<Control>) {
+pub async fn follow(control: Arc<Control>, mut hangup: Signal) {
     let Some(path) = control.path.clone() else {
         return;
-    };
-    let mut hangup = match signal(SignalKind::hangup()) {
-        Ok(hangup) => hangup,
-        Err(error) => return tracing::error!(%error, "listen for SIGHUP"),
     };
     let mut seen = stamp(&path);
     loop {

@@ -251,7 +251,10 @@ impl Session {
             _ => Quiet::Nothing,
         };
         let form = Form::Meta;
-        let loud: Vec<&[u8]> = words.iter().copied().filter(|word| !(is_quiet && *word == b"q")).collect();
+        let first_flag = if block.is_empty() { 2 } else { 3 };
+        let is_mute = |at: usize, word: &[u8]| is_quiet && at >= first_flag && word == b"q";
+        let loud = words.iter().enumerate().filter(|(at, word)| !is_mute(*at, word));
+        let loud: Vec<&[u8]> = loud.map(|(_, word)| *word).collect();
         self.send(&loud, key, block, Expected { form, quiet });
     }
 
@@ -260,7 +263,7 @@ impl Session {
         match words.first().copied().unwrap_or_default() {
             b"mn" => self.line("MN"),
             b"version" => self.line(&format!("VERSION 1.6.0-ferrite-{}", env!("CARGO_PKG_VERSION"))),
-            b"verbosity" if words.len() < 2 => self.line("ERROR"),
+            b"verbosity" if !(2..=3).contains(&words.len()) => self.line("ERROR"),
             b"verbosity" if is_silent => {}
             b"verbosity" => self.line("OK"),
             b"quit" => return Err(End::Quit),

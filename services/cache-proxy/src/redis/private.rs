@@ -246,7 +246,7 @@ impl Session {
     }
 
     /// Whether requests must wait: the last one was on a connection of its own and is not answered.
-    pub(super) fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.blocking.is_some() && self.mailbox.waiting() > 0
     }
 

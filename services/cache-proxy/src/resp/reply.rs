@@ -74,7 +74,10 @@ fn element(bytes: &[u8]) -> Result<Option<Element>, Malformed> {
         digits.and_then(number).ok_or(Malformed::Count)
     };
     let (bytes, children) = match kind {
-        b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => (line, 0),
+        b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => match window.get(end.wrapping_sub(1)) {
+            Some(b'\r') => (line, 0),
+            _ => return Err(Malformed::Line),
+        },
         b'$' | b'=' | b'!' => match value()? {
             -1 => (line, 0),
             length => {

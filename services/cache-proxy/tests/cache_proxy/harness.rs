@@ -47,7 +47,7 @@ pub fn free_port() -> u16 {
 /// Waits until `done` holds, at most ten seconds.
 #[allow(clippy::disallowed_methods)] // looks again and again at other processes, which tell nobody
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = MonoTime::now() + Duration::from_secs(20);
+    let deadline = MonoTime::now() + Duration::from_secs(40);
     while !done() {
         assert!(MonoTime::now() < deadline, "never: {what}");
         std::thread::sleep(Duration::from_millis(20));

@@ -3,6 +3,8 @@
 mod cluster;
 mod harness;
 mod memcached;
+mod operation;
+mod parser;
 mod private;
 mod redis;
 mod twemproxy;

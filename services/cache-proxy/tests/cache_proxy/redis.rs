@@ -118,7 +118,7 @@ fn large_values_pass_whole() {
 #[test]
 fn a_server_that_dies_gives_each_request_one_error() {
     let mut servers = [redis(), redis()];
-    let proxy = Proxy::start(&pool(&servers.each_ref(), ""));
+    let proxy = Proxy::start(&pool(&servers.each_ref(), "hash = \"murmur\""));
     let mut client = proxy.client();
     for number in 0..100 {
         assert_eq!(client.ask(&format!("SET k{number} {number}")), "OK");
