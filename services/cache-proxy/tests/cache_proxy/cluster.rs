@@ -21,7 +21,14 @@ fn cli(port: u16, args: &[&str]) -> String {
 }
 
 fn cluster(masters: usize, replicas: usize) -> Cluster {
-    let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"];
+    let options = [
+        "--cluster-enabled",
+        "yes",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--cluster-node-timeout",
+        "1500",
+    ];
     let count = masters * (1 + replicas);
     // The bus listens 10000 above.
     let ports = std::iter::repeat_with(free_port).filter(|port| *port < 55_000);
@@ -35,6 +42,13 @@ fn cluster(masters: usize, replicas: usize) -> Cluster {
     for node in &nodes {
         eventually("the cluster is whole", || {
             cli(node.port, &["CLUSTER", "INFO"]).contains("cluster_state:ok")
+        });
+    }
+    // A replica without its master's data does not take over.
+    for node in &nodes {
+        eventually("replicas are in sync", || {
+            let info = cli(node.port, &["INFO", "replication"]);
+            info.contains("role:master") || info.contains("master_link_status:up")
         });
     }
     Cluster { nodes }
