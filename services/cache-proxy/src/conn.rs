@@ -320,10 +320,9 @@ async fn run(conn: Rc<Conn>, pool: Rc<Pool>) {
             fault
         }
     };
-    if !matches!(fault, Fault::Dropped | Fault::Closed) {
-        conn.node.health.failed();
-        pool.suspect();
-    } else if matches!(fault, Fault::Closed) && !conn.is_quiet() {
+    // A server may close a quiet connection as it likes.
+    let is_harmless = matches!(fault, Fault::Dropped) || (matches!(fault, Fault::Closed) && conn.is_quiet());
+    if !is_harmless {
         conn.node.health.failed();
         pool.suspect();
     }

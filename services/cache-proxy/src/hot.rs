@@ -15,22 +15,12 @@ const BIG_MAX: usize = 64;
 const TOTAL_MAX: u64 = 1 << 20;
 
 /// Counters by key.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sketch {
+    // Clients choose the keys, so the hash is seeded.
     counts: HashMap<Vec<u8>, u64, RandomState>,
     big: HashMap<Vec<u8>, u64, RandomState>,
     total: u64,
-}
-
-impl Default for Sketch {
-    fn default() -> Self {
-        Sketch {
-            // Clients choose the keys, so the hash is seeded.
-            counts: HashMap::default(),
-            big: HashMap::default(),
-            total: 0,
-        }
-    }
 }
 
 impl Sketch {

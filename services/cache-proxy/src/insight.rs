@@ -168,7 +168,7 @@ impl Insight {
     }
 
     /// Keys of a pool that are asked for most, with estimates of their requests, the hottest first; and the biggest with their bytes.
-    pub fn hot(&self, pool: &str) -> (Vec<(Vec<u8>, u64)>, Vec<(Vec<u8>, u64)>) {
+    pub fn hot(&self, pool: &str) -> (Ranking, Ranking) {
         let mut counts = BTreeMap::<Vec<u8>, u64>::new();
         let mut big = BTreeMap::<Vec<u8>, u64>::new();
         for (_, sketch) in self.hot.lock().iter().filter(|(name, _)| name == pool) {
@@ -185,7 +185,10 @@ impl Insight {
     }
 }
 
-fn ranked(counts: BTreeMap<Vec<u8>, u64>) -> Vec<(Vec<u8>, u64)> {
+/// Keys with a figure each, the largest first.
+pub type Ranking = Vec<(Vec<u8>, u64)>;
+
+fn ranked(counts: BTreeMap<Vec<u8>, u64>) -> Ranking {
     let mut ranked: Vec<_> = counts.into_iter().collect();
     ranked.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     ranked

@@ -56,8 +56,11 @@ pub fn run(plans: watch::Receiver<Arc<Plan>>, insight: Arc<Insight>, started: st
 struct Worker {
     insight: Arc<Insight>,
     pools: RefCell<BTreeMap<String, Place>>,
-    sessions: RefCell<BTreeMap<u64, (Arc<Card>, Rc<Mailbox>)>>,
+    sessions: RefCell<BTreeMap<u64, Serving>>,
 }
+
+/// A client that is served.
+type Serving = (Arc<Card>, Rc<Mailbox>);
 
 /// A pool with its listener.
 struct Place {

@@ -14,7 +14,7 @@ const SPAN_MAX: i64 = 60 * 60 * 24 * 30;
 const BAD_LINE: &str = "ERR bad command line format";
 
 impl Session {
-    pub(crate) fn to_store(&mut self, words: &[&[u8]], key: &[u8], block: &[u8], expected: Expected, tally: Tally) {
+    pub(crate) fn ask_store(&mut self, words: &[&[u8]], key: &[u8], block: &[u8], expected: Expected, tally: Tally) {
         let Some(store) = &self.view.store else {
             return;
         };

@@ -58,7 +58,7 @@ pub fn serves(name: &str) -> bool {
 }
 
 impl Session {
-    pub(crate) fn to_store(&mut self, view: &Rc<View>, request: Request<'_>, command: &Command, tally: Tally) -> Flow {
+    pub(crate) fn ask_store(&mut self, view: &Rc<View>, request: Request<'_>, command: &Command, tally: Tally) -> Flow {
         let Some(store) = view.store.as_ref().filter(|_| serves(&command.name)) else {
             let name = &command.name;
             return self.error(&format!("ERR command '{name}' is not served by a pool of a Ferrite cluster"));

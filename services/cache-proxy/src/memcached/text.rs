@@ -166,7 +166,7 @@ impl Session {
         let tally = self.tally(words.first().copied().unwrap_or_default(), key);
         self.pool.meter.weigh(key, request.len());
         if self.view.store.is_some() {
-            return self.to_store(words, key, block, expected, tally);
+            return self.ask_store(words, key, block, expected, tally);
         }
         let index = self.pool.find(&self.view, key);
         let number = self.mailbox.expect(tally);
@@ -194,7 +194,7 @@ impl Session {
                 words.first().copied().unwrap_or_default(),
                 keys.first().copied().unwrap_or_default(),
             );
-            return self.to_store(words, b"", b"", expected, tally);
+            return self.ask_store(words, b"", b"", expected, tally);
         }
         if let [key] = keys {
             return self.send(words, key, b"", expected);

@@ -245,13 +245,13 @@ impl Session {
 
     fn dispatch(&mut self, view: &Rc<View>, request: Request<'_>, command: &Command, tally: Tally) -> Flow {
         if view.store.is_some() && !matches!(command.handling, Handling::Local) {
-            return self.to_store(view, request, command, tally);
+            return self.ask_store(view, request, command, tally);
         }
         if self.txn.is_open() && !matches!(command.handling, Handling::Txn | Handling::Local) {
             return self.in_txn(view, request, command, tally);
         }
         match command.handling {
-            Handling::Key => self.to_keys(view, request, command, tally),
+            Handling::Key => self.send_to_keys(view, request, command, tally),
             Handling::SplitList | Handling::SplitOk | Handling::SplitSum => self.split(view, request, command, tally),
             Handling::Any => {
                 let node = self.pool.any(view);
@@ -259,7 +259,7 @@ impl Session {
             }
             Handling::Local => self.local(view, request, command, tally),
             Handling::Block if command.blocks(request.bytes, request.args) => self.block(view, request, tally),
-            Handling::Block => self.to_keys(view, request, command, tally),
+            Handling::Block => self.send_to_keys(view, request, command, tally),
             Handling::Txn => self.txn(view, request, command, tally),
             Handling::PubSub => self.subscribe(view, request),
             Handling::Publish | Handling::PubSubInfo => {
@@ -319,7 +319,7 @@ impl Session {
     }
 
     /// To the one server that all keys belong to; without keys to any.
-    fn to_keys(&mut self, view: &Rc<View>, request: Request<'_>, command: &Command, tally: Tally) -> Flow {
+    fn send_to_keys(&mut self, view: &Rc<View>, request: Request<'_>, command: &Command, tally: Tally) -> Flow {
         let node = match self.one_node(view, request) {
             Ok(node) => node,
             Err(text) => return self.error(text),
@@ -371,7 +371,7 @@ impl Session {
     }
 
     fn split(&mut self, view: &Rc<View>, request: Request<'_>, command: &Command, tally: Tally) -> Flow {
-        if (request.args.len() - 1) % command.split_step() != 0 {
+        if !(request.args.len() - 1).is_multiple_of(command.split_step()) {
             return self.error(&format!("ERR wrong number of arguments for '{}' command", command.name));
         }
         let sent = split::send(

@@ -105,7 +105,7 @@ fn blocking_commands_keep_the_order_of_a_pipeline() {
     assert_eq!(a.answer(), "[q first]");
     assert_eq!(b.ask("GET after"), "(nil)");
     eventually("it waits longer than ordinary requests may", || {
-        b.ask("CLIENT ID") != "" && b.ask("GET after") == "(nil)"
+        !b.ask("CLIENT ID").is_empty() && b.ask("GET after") == "(nil)"
     });
     assert_eq!(b.ask("LPUSH q second"), "1");
     assert_eq!([a.answer(), a.answer(), a.answer()], ["[q second]", "OK", "1"]);
