@@ -73,11 +73,7 @@ fn meta_commands_loud_and_quiet() {
     client.says("ma n v", &["VA 1", "8"]);
     client.says("md q q\r\nmd a\r\nmn", &["HD", "MN"]);
     // The same key, plain and in base64.
-    client.send(
-        b"ms Zm9v b 2
-hi
-",
-    );
+    client.send(b"ms Zm9v b 2\r\nhi\r\n");
     assert_eq!(client.line(), "CLIENT_ERROR bad command line format");
     drop(client);
     let mut client = proxy.client();
