@@ -193,7 +193,7 @@ fn serve(config: Config, path: Option<PathBuf>) -> anyhow::Result<()> {
     let insight = Arc::new(Insight::default());
     let workers = runtime.block_on(async {
         let control = Control::start(config, path, Arc::clone(&insight))?;
-        let (started, listening) = std::sync::mpsc::channel();
+        let (started, listening) = std::sync::mpsc::sync_channel(threads); // a word of each
         let workers: Vec<_> = (0..threads)
             .map(|number| {
                 let (plans, insight, started) = (control.plans(), Arc::clone(&insight), started.clone());

@@ -32,7 +32,7 @@ pub fn scratch<T>(with: impl FnOnce(&mut [u8]) -> T) -> T {
 }
 
 /// Runs until the plans end, then waits for running requests. `started` is told once it listens.
-pub fn run(plans: watch::Receiver<Arc<Plan>>, insight: Arc<Insight>, started: std::sync::mpsc::Sender<()>) {
+pub fn run(plans: watch::Receiver<Arc<Plan>>, insight: Arc<Insight>, started: std::sync::mpsc::SyncSender<()>) {
     let built = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build_local(Default::default());
@@ -71,7 +71,7 @@ struct Place {
 }
 
 impl Worker {
-    async fn main(self: Rc<Worker>, mut plans: watch::Receiver<Arc<Plan>>, started: std::sync::mpsc::Sender<()>) {
+    async fn main(self: Rc<Worker>, mut plans: watch::Receiver<Arc<Plan>>, started: std::sync::mpsc::SyncSender<()>) {
         spawn_local(Rc::clone(&self).watch_kills());
         let mut drain = Duration::ZERO;
         loop {

@@ -87,8 +87,11 @@ fn dead_link(file: &File) -> Vec<Fault> {
     }
     let folder = Path::new(&file.path).parent().unwrap_or(Path::new(""));
     let mut found = vec![];
+    let mut is_code = false;
     for (line, text) in file.lines() {
-        for rest in text.split("](").skip(1) {
+        is_code ^= text.starts_with("```");
+        let links = if is_code { "" } else { text };
+        for rest in links.split("](").skip(1) {
             let link = rest
                 .split(')')
                 .next()
@@ -154,7 +157,7 @@ mod tests {
 
     #[test]
     fn links_lead_somewhere() {
-        let text = "[a](STYLE.md) [b](https://example.com) [c](#part)\n[d](docs/no-such-file.md)\n";
+        let text = "[a](STYLE.md) [b](https://example.com) [c](#part)\n[d](docs/no-such-file.md)\n```\n[](int e) {}\n```\n";
         assert_eq!(must_find(rules(), "dead-link", "README.md", text), [2]);
     }
 
