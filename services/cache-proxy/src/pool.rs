@@ -445,9 +445,14 @@ fn redirect_addr(reply: &[u8], from: &str) -> Option<String> {
     })
 }
 
-/// For tests and memcached: the plain purpose.
-pub const PLAIN: Purpose = Purpose {
+/// Connections for memcached's text and meta commands.
+pub const TEXT: Purpose = Purpose {
     version: Version::Resp2,
+    db: 0,
+};
+/// Connections for memcached's binary protocol: a server takes what a connection begins with for all that follows.
+pub const BINARY: Purpose = Purpose {
+    version: Version::Resp3,
     db: 0,
 };
 

@@ -7,7 +7,7 @@ use crate::conn::Pending;
 use crate::join::{Join, JoinKind};
 use crate::meter::Tally;
 use crate::net::Step;
-use crate::pool::PLAIN;
+use crate::pool::BINARY;
 use crate::session::End;
 
 /// First byte of a request.
@@ -114,7 +114,7 @@ impl Session {
         let Some(node) = self.view.nodes.get(usize::from(index)) else {
             return pending.fail("ERR no server is known for this key now");
         };
-        match node.shared(&self.pool, PLAIN, self.mailbox.id) {
+        match node.shared(&self.pool, BINARY, self.mailbox.id) {
             Some(conn) => conn.send_with(pending, |out| {
                 let start = out.len();
                 out.extend_from_slice(request);
@@ -190,7 +190,7 @@ impl Session {
             };
             let mut pending = Pending::new(Some(&self.mailbox), number, part);
             pending.expected = expected;
-            self.pool.send(Some(node), PLAIN, self.mailbox.id, &request, pending);
+            self.pool.send(Some(node), BINARY, self.mailbox.id, &request, pending);
         }
     }
 

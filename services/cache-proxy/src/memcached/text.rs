@@ -8,7 +8,7 @@ use crate::conn::Pending;
 use crate::join::{Join, JoinKind};
 use crate::meter::Tally;
 use crate::net::Step;
-use crate::pool::PLAIN;
+use crate::pool::TEXT;
 use crate::resp::{LINE_MAX, number};
 use crate::session::End;
 use crate::topology::NOBODY;
@@ -173,7 +173,7 @@ impl Session {
         let mut pending = Pending::new(Some(&self.mailbox), number, 0);
         pending.expected = expected;
         let node = self.view.nodes.get(usize::from(index));
-        self.pool.send(node, PLAIN, self.mailbox.id, &request, pending);
+        self.pool.send(node, TEXT, self.mailbox.id, &request, pending);
     }
 
     /// Keys are split by server; what is found is joined.
@@ -224,7 +224,7 @@ impl Session {
             let mut pending = Pending::new(Some(&self.mailbox), number, part as u16);
             pending.expected = expected;
             let node = self.view.nodes.get(usize::from(*index));
-            self.pool.send(node, PLAIN, self.mailbox.id, &request, pending);
+            self.pool.send(node, TEXT, self.mailbox.id, &request, pending);
         }
     }
 
@@ -291,7 +291,7 @@ impl Session {
                 let number = self.mailbox.expect(Tally::new(super::counter(b"flush_all")));
                 let mut pending = Pending::new(Some(&self.mailbox), number, 0);
                 pending.expected = Expected { form: Form::Line, quiet };
-                self.pool.send(Some(node), PLAIN, self.mailbox.id, &request, pending);
+                self.pool.send(Some(node), TEXT, self.mailbox.id, &request, pending);
             }
             return;
         }
@@ -305,7 +305,7 @@ impl Session {
         for (part, node) in nodes.iter().enumerate() {
             let mut pending = Pending::new(Some(&self.mailbox), number, part as u16);
             pending.expected = expected;
-            self.pool.send(Some(node), PLAIN, self.mailbox.id, request, pending);
+            self.pool.send(Some(node), TEXT, self.mailbox.id, request, pending);
         }
     }
 

@@ -82,6 +82,26 @@ fn meta_commands_loud_and_quiet() {
 }
 
 #[test]
+fn text_and_binary_clients_do_not_meet_on_a_servers_connection() {
+    let server = memcached();
+    let proxy = Proxy::start(&pool_of(&[&server], "").replace("threads = 2", "threads = 1"));
+    let (mut text, mut binary) = (proxy.client(), proxy.client());
+    // GET of "a": head, key.
+    let mut get = vec![0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 9, 9, 9, 9];
+    get.extend([0; 8]);
+    get.push(b'a');
+    for _ in 0..10 {
+        text.says("set a 0 0 1\r\nx", &["STORED"]);
+        binary.send(&get);
+        let reply = binary.bytes(24 + 4 + 1);
+        assert_eq!(
+            (&reply[..2], &reply[12..16], &reply[28..]),
+            (&[0x81, 0][..], &[9; 4][..], &b"x"[..])
+        );
+    }
+}
+
+#[test]
 fn memccapable_passes_in_text_and_binary() {
     for count in [1, 3] {
         let servers: Vec<_> = (0..count).map(|_| memcached()).collect();

@@ -5,7 +5,7 @@ use crate::harness::*;
 #[test]
 fn commands_reach_their_servers_and_replies_come_in_order() {
     let servers = [redis(), redis(), redis()];
-    let proxy = Proxy::start(&pool(&servers.each_ref(), ""));
+    let proxy = Proxy::start(&pool(&servers.each_ref(), "hash = \"murmur\""));
     let mut client = proxy.client();
     assert_eq!(client.ask("SET a 1"), "OK");
     assert_eq!(client.ask("GET a"), "1");
