@@ -17,10 +17,18 @@ const INSTALLERS: &[(&str, &str, &str)] = &[
     ("pacman", "pacman -S --noconfirm", "base-devel"),
     ("zypper", "zypper install -y", "gcc gcc-c++ make"),
 ];
-/// Programs that building everything wants, each with the package of that name.
-const BUILD: &[&str] = &["cmake", "nasm"];
-/// And that testing everything wants; nutcracker is twemproxy's program, known by that name in Debian alone.
-const TEST: &[&str] = &["redis-server", "memcached", "nutcracker"];
+/// Programs that building everything wants, with the packages that bring them.
+const BUILD: &[Need] = &[("cmake", "cmake"), ("nasm", "nasm")];
+/// And that testing everything wants, with Debian's names.
+const TEST: &[Need] = &[
+    ("redis-server", "redis-server"),
+    ("redis-cli", "redis-tools"),
+    ("memcached", "memcached"),
+    ("memccapable", "libmemcached-tools"),
+    ("nutcracker", "nutcracker"),
+];
+
+type Need = (&'static str, &'static str);
 
 /// Makes sure the machine can build the store: installs what is lacking where that needs nobody's leave (apt, as root), else
 /// fails with the exact line to type.
@@ -38,25 +46,33 @@ pub fn ensure_test() -> Result<()> {
     ensure_with(&[BUILD, TEST].concat())
 }
 
-fn ensure_with(programs: &[&str]) -> Result<()> {
+fn ensure_with(needs: &[Need]) -> Result<()> {
     let lacks_compiler = || !compiles() || !has("make");
-    let lacking: Vec<&str> = programs.iter().copied().filter(|program| !has(program)).collect();
+    let lacking: Vec<Need> = needs.iter().copied().filter(|(program, _)| !has(program)).collect();
     let compiler = lacks_compiler();
     if !compiler && lacking.is_empty() {
         return Ok(());
     }
     let what = compiler.then_some("a C compiler or make");
-    let what = what.into_iter().chain(lacking.iter().copied()).collect::<Vec<_>>().join(", ");
+    let what = what
+        .into_iter()
+        .chain(lacking.iter().map(|need| need.0))
+        .collect::<Vec<_>>()
+        .join(", ");
     let Some((program, line, base)) = INSTALLERS.iter().find(|(program, ..)| has(program)) else {
         bail!("missing here: {what}; install that (of C: gcc or clang, with the C library's headers) and run this again");
     };
-    let packages: Vec<&str> = compiler.then_some(*base).into_iter().chain(lacking).collect();
+    let packages: Vec<&str> = compiler
+        .then_some(*base)
+        .into_iter()
+        .chain(lacking.iter().map(|need| need.1))
+        .collect();
     if *program == "apt-get" && is_root() {
         eprintln!("missing here: {what}; installing {}", packages.join(" "));
         stage::must(&mut apt(&["update"]))?;
         stage::must(apt(&["install", "-y", "--no-install-recommends"]).args(&packages))?;
-        match programs.iter().find(|program| !has(program)) {
-            Some(program) => bail!("{program} is not on the path, although it was just installed"),
+        match needs.iter().find(|(program, _)| !has(program)) {
+            Some((program, _)) => bail!("{program} is not on the path, although it was just installed"),
             None if lacks_compiler() => bail!("build-essential is installed, but `cc` still cannot build a program"),
             None => return Ok(()),
         }

@@ -140,7 +140,7 @@ pub fn hex_pairs<'a>(pairs: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> S
 }
 
 pub fn unhex(text: &str) -> Result<Vec<u8>> {
-    ensure!(text.len() % 2 == 0, "`{text}` has half a byte");
+    ensure!(text.len().is_multiple_of(2), "`{text}` has half a byte");
     let digits = text.as_bytes();
     let digit = |digit: u8| match (digit as char).to_digit(16) {
         Some(value) => Ok(value as u8),

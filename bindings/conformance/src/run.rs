@@ -282,7 +282,10 @@ fn hexed(value: &Option<String>) -> Result<Option<String>> {
     value.as_ref().map(|value| bytes(value).map(|value| hex(&value))).transpose()
 }
 
-fn pairs(player: &Player, step: &Step) -> Result<Option<Vec<(Vec<u8>, Vec<u8>)>>> {
+/// Keys with their values.
+type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn pairs(player: &Player, step: &Step) -> Result<Option<Pairs>> {
     if let Some(numbered) = &step.pairs_numbered {
         let pair = |number| {
             let key = player.key(&format!("{}{number:05}", numbered.prefix))?;
@@ -368,7 +371,7 @@ impl Player {
         Ok([self.prefix.as_bytes(), &bytes(key)?].concat())
     }
 
-    fn pairs(&self, pairs: &[(String, String)]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    fn pairs(&self, pairs: &[(String, String)]) -> Result<Pairs> {
         pairs.iter().map(|(key, value)| Ok((self.key(key)?, bytes(value)?))).collect()
     }
 

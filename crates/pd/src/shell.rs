@@ -31,6 +31,9 @@ pub const MESSAGES_MAX: usize = 1 << 12;
 /// Called exactly once with the outcome, on the thread `pd`; must not block.
 pub type Callback = Box<dyn FnOnce(Result<Reply, Error>) + Send>;
 
+/// A request, and who is told what came of it.
+type Asked = (Request, Callback);
+
 /// Called on the thread `pd`; says whether it wants to be called again.
 pub type Listener = Box<dyn FnMut() -> bool + Send>;
 
@@ -236,7 +239,7 @@ impl Inbox {
     }
 
     /// Waits for work and takes all there is; none once closed.
-    fn take(&self) -> Option<(Vec<(Request, Callback)>, Vec<LogEvent>)> {
+    fn take(&self) -> Option<(Vec<Asked>, Vec<LogEvent>)> {
         let mut queue = self.queue.lock();
         while queue.is_empty() && !queue.closed {
             self.filled.wait(&mut queue);

@@ -73,13 +73,16 @@ struct Place {
 impl Worker {
     async fn main(self: Rc<Worker>, mut plans: watch::Receiver<Arc<Plan>>, started: std::sync::mpsc::SyncSender<()>) {
         spawn_local(Rc::clone(&self).watch_kills());
+        let mut started = Some(started);
         let mut drain = Duration::ZERO;
         loop {
             let plan = Arc::clone(&plans.borrow_and_update());
             drain = plan.drain.max(drain);
             self.apply(&plan);
-            // Nobody listens to it any more but the first time.
-            let _told = started.send(());
+            if let Some(started) = started.take() {
+                // Who waits for it may have given up.
+                let _told = started.send(());
+            }
             if plans.changed().await.is_err() {
                 break;
             }

@@ -102,8 +102,10 @@ impl Storage {
 
 /// Raft's form of a snapshot; its data is the state as this crate encodes it.
 fn to_raft(snapshot: &Snapshot) -> RaftSnapshot {
-    let mut raft = RaftSnapshot::default();
-    raft.data = snapshot.state.encode_to_vec().into();
+    let mut raft = RaftSnapshot {
+        data: snapshot.state.encode_to_vec().into(),
+        ..RaftSnapshot::default()
+    };
     let meta = raft.mut_metadata();
     (meta.index, meta.term) = (snapshot.position.index, snapshot.position.term);
     meta.set_conf_state(conf_state(&snapshot.conf_state));

@@ -21,7 +21,7 @@ impl<T> Machine<T> {
     /// Whether the directory agrees with what stores tell of themselves. A member that has come to lead hears of regions bit by bit; until
     /// then stores would seem emptier than they are.
     pub(super) fn knows_regions(&self) -> bool {
-        let living = self.state.stores.values().filter(|store| !is_tombstone(store));
+        let mut living = self.state.stores.values().filter(|store| !is_tombstone(store));
         let agrees = |store: &Store| {
             let id = StoreId(store.id);
             let held = self.regions.load(id).regions;
@@ -29,7 +29,7 @@ impl<T> Machine<T> {
                 .region_count(id)
                 .is_some_and(|told| told.abs_diff(held) <= 2 + held / 10)
         };
-        living.map(agrees).all(|agrees| agrees)
+        living.all(agrees)
     }
 
     pub(super) fn standing_orders(&self, now: MonoTime) -> Reply {

@@ -178,12 +178,14 @@ impl Pd for PdService {
         let wanted = WatchStream::from_changes(self.reports_wanted.subscribe()).map(move |()| Ok(ask_all.clone()));
         // The end of the heartbeats ends both.
         let told = told.map(Some).chain(stream::once(ready(None)));
-        let both = stream::select(told, wanted.map(Some)).scan((), |(), answer| ready(answer));
         // Who sends heartbeats to a member that leads no more must look for the next, which knows no region yet.
         let service = self.clone();
-        let end = async move { service.led_no_more().await };
-        let refusal = stream::once(ready(Err(error::to_status(pd::Error::NotLeader))));
-        Ok(Response::new(Box::pin(both.take_until(end).chain(refusal))))
+        let deposed = stream::once(async move {
+            service.led_no_more().await;
+            Some(Err(error::to_status(pd::Error::NotLeader)))
+        });
+        let all = stream::select(stream::select(told, wanted.map(Some)), deposed);
+        Ok(Response::new(Box::pin(all.scan((), |(), answer| ready(answer)))))
     }
 
     async fn get_region(&self, call: Call<GetRegionRequest>) -> Outcome<GetRegionResponse> {

@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn what_is_written_is_read() {
         let pixels = (0..64 * 64)
-            .flat_map(|i: u32| [i as u8, (i >> 6) as u8 * 4, 0, if i % 3 == 0 { 0 } else { 255 }])
+            .flat_map(|i: u32| [i as u8, (i >> 6) as u8 * 4, 0, if i.is_multiple_of(3) { 0 } else { 255 }])
             .collect();
         let picture = Picture::new(64, 64, Samples::Rgba, pixels).expect("fits");
         let meta = Meta {
