@@ -189,7 +189,15 @@ impl Transaction {
                     self.commit_beside(secondaries, commit_ts);
                     return Ok(());
                 }
-                Err(Trouble::Refused(error)) if matches!(*error, Error::CommitTsExpired { .. }) => {}
+                Err(Trouble::Refused(error)) => match *error {
+                    Error::CommitTsExpired { .. } => {}
+                    // A try in one phase had come through, and its answer only after the region was divided.
+                    Error::Committed { commit_ts, .. } => {
+                        self.progress.borrow_mut().txn.commit_ts = Some(commit_ts.0);
+                        return Ok(());
+                    }
+                    _ => return Err(unknown(Trouble::Refused(error))),
+                },
                 Err(trouble) => return Err(unknown(trouble)),
             }
         }
