@@ -69,10 +69,11 @@ fn a_c_program_uses_the_whole_interface() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     // Where cargo puts what a test depends on.
     let built = built().join("deps");
-    let database = Database::start();
     let dynamic = built.join("libferrite_client.so").display().to_string();
     let fixed = built.join("libferrite_client.a").display().to_string();
     for libraries in [&[dynamic.as_str()][..], &[&fixed, "-lm", "-ldl"]] {
+        // Each its own: the program counts on an empty one.
+        let database = Database::start();
         let mut command = Command::new(compile(dir.path(), libraries));
         command.arg(&database.endpoint).env("LD_LIBRARY_PATH", &built);
         let status = command.status().expect("the program runs");
