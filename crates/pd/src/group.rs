@@ -47,7 +47,7 @@ const ELECTION_TICKS: u32 = 10;
 const HEARTBEAT_TICKS: usize = 3;
 /// Ticks between renewals of the lease: three may fail before it ends.
 const RENEW_TICKS: u64 = 2;
-/// Shorter than the silence of [`ELECTION_TICKS`], the first of which may be cut short, by a tenth for clocks that run apart.
+/// Shorter than the silence of `ELECTION_TICKS`, the first of which may be cut short, by a tenth for clocks that run apart.
 pub const LEASE: Duration = Duration::from_millis(800);
 const _: () = assert!(LEASE.as_millis() * 11 <= TICK.as_millis() * 10 * (ELECTION_TICKS as u128 - 1));
 /// Entries that a learner may lack when it is promoted.

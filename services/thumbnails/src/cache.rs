@@ -2,7 +2,7 @@
 //!
 //! A result is stored under the hash of all that it depends on: options, formats that the client takes, source. One stays until it is
 //! evicted, as the least recently used, or purged with all others of its source. Purges are remembered as times: a result that was made before
-//! the last purge of its source is none ([`purges`]).
+//! the last purge of its source is none (`purges`).
 
 mod memory;
 mod purges;

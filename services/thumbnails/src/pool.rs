@@ -1,7 +1,7 @@
 //! Threads for work on pixels: as many as there are cores, with a queue of their own.
 //!
 //! The queue is bounded by jobs; a full one refuses, and the client is told to come again. A job starts once the memory that it is going
-//! to take fits beside that of those that run; meanwhile smaller ones may pass it, but only [`PASSES_MAX`] times. Jobs whose client left or
+//! to take fits beside that of those that run; meanwhile smaller ones may pass it, but only `PASSES_MAX` times. Jobs whose client left or
 //! whose time is up are dropped without being started.
 
 use std::collections::VecDeque;

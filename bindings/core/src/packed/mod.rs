@@ -1,7 +1,7 @@
 //! Calls as bytes, for languages whose own interface to native code is slow or narrow: one function starts every call, and the ends of many calls
 //! are fetched at once.
 //!
-//! [`Hub::submit`] takes the number of an operation ([`op`]) and its arguments in the form of [`codec`]; ends collect in the hub as frames until [`Hub::take`]
+//! [`Hub::submit`] takes the number of an operation ([`op`]) and its arguments in the form of `codec`; ends collect in the hub as frames until [`Hub::take`]
 //! or [`Hub::wait`] fetches them. Handles are numbers, so that one that was freed is told rather than followed.
 //! Invariants: each submitted call gives exactly one frame; frames that wait are bounded by the calls in flight; bytes that are not what an operation
 //! wants are a failure of the call.

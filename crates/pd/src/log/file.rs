@@ -1,6 +1,6 @@
 //! The log of a member on disk.
 //!
-//! The directory holds `log`, `snapshot` and `lock`; both files are made of frames ([`super::frame`]). A frame of `log` carries a `LogWrite`,
+//! The directory holds `log`, `snapshot` and `lock`; both files are made of frames (`super::frame`). A frame of `log` carries a `LogWrite`,
 //! and its number counts the writes of the file from one. The frame of `snapshot` carries a `MemberSnapshot`, and its number is the index of
 //! the last command in it. A new snapshot is written first, then the log anew without what is in it; at the first start it is the other
 //! way round, so that no log is missing unless it was lost. The first write of a log names the position that it follows. A log that does not reach the snapshot's position with the same term is one that the snapshot of another

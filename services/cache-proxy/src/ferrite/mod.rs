@@ -1,6 +1,6 @@
 //! A Ferrite cluster in place of cache servers: strings of Redis and items of memcached, kept durably, through the project's client.
 //!
-//! Each value lies in an envelope with its expiry and memcached's flags ([`item`]), so that any API version of the cluster serves. A change
+//! Each value lies in an envelope with its expiry and memcached's flags (`item`), so that any API version of the cluster serves. A change
 //! that rests on what was there is a compare-and-swap, tried again if somebody was faster; an unknown outcome is told as such, never repeated.
 //! Requests of one client that touch the same key keep their order ([`Lane`]).
 

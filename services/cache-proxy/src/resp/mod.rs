@@ -1,4 +1,4 @@
-//! RESP2 and RESP3: requests ([`request`]), replies ([`reply`]) and their making ([`write`]).
+//! RESP2 and RESP3: requests ([`request`]), replies ([`reply`]) and their making ([`mod@write`]).
 
 pub mod inline;
 pub mod reply;

@@ -1,6 +1,6 @@
 //! Decoders and encoders, one module each. Those in C are reached by FFI there and nowhere else.
 //!
-//! What they get was sniffed and met the limits before ([`crate::header`], [`crate::limits`]); what they return is a [`Picture`].
+//! What they get was sniffed and met the limits before ([`crate::header`], [`crate::limits`]); what they return is a [`crate::picture::Picture`].
 
 #[cfg(feature = "avif")]
 pub mod aom;
