@@ -637,6 +637,32 @@ async fn a_lost_answer_does_not_lose_the_outcome() {
     }
 }
 
+/// One phase came through, its answer did not, and the region is two when the client comes again.
+#[tokio::test]
+async fn a_split_after_a_lost_answer_does_not_lose_the_outcome() {
+    for is_async in [true, false] {
+        let (fake, client) = start_v1().await;
+        let way = TxnOptions {
+            async_commit: is_async,
+            ..TxnOptions::default()
+        };
+        *fake.split_at_break.lock() = Some(b"b");
+        fake.break_after_write.store(1, Ordering::SeqCst);
+        let commit_ts = must_write(&client, way, &[("a", "1"), ("c", "1")]).await;
+        assert_eq!(*fake.split_at_break.lock(), None, "it was split");
+        client.settled().await;
+        for key in [b"a", b"c"] {
+            let records = fake.mvcc().records(key);
+            assert_eq!(
+                (records.len(), records[0].0),
+                (1, commit_ts.0),
+                "once, and at the timestamp that was told"
+            );
+        }
+        assert!(fake.mvcc().locks().is_empty());
+    }
+}
+
 #[tokio::test]
 async fn an_unknown_outcome_is_told_as_such() {
     let (fake, client) = start_hasty().await;

@@ -295,8 +295,12 @@ pub enum ResolveLock {
 /// The answer to a [`Command`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// Commit, cleanup, rollback, resolve, delete range.
+    /// Cleanup, rollback, resolve, delete range.
     Done,
+    /// `commit_ts`: where the transaction stands, which is not what the commit asked for if it was committed before in one phase.
+    Committed {
+        commit_ts: Ts,
+    },
     Prewritten(Prewritten),
     /// In the order of the request's keys.
     PessimisticLocked(Vec<LockResult>),

@@ -169,6 +169,8 @@ impl Core {
                 continue;
             };
             match check(answer.error) {
+                // It may lie elsewhere: a try in one phase had come through, its answer had not.
+                Ok(()) if answer.commit_version != 0 => return Ok((Ts(answer.commit_version), rest)),
                 Ok(()) => return Ok((commit_ts, rest)),
                 // A reader went by in the meantime.
                 Err(Fault::CommitTsExpired) => commit_ts = self.router.pd.timestamp_within(call).await?,

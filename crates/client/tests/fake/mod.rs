@@ -38,6 +38,8 @@ pub struct Fake {
     pub mute: AtomicU64,
     /// A store that does the next write, then breaks the call.
     pub break_after_write: AtomicU64,
+    /// Where the region of this key is split when that call breaks.
+    pub split_at_break: Mutex<Option<&'static [u8]>>,
     /// The placement driver says that it does not lead.
     pub pd_follows: AtomicBool,
     pub requests: AtomicU64,
@@ -98,6 +100,7 @@ impl Fake {
             state: Mutex::new(state),
             mute: AtomicU64::new(0),
             break_after_write: AtomicU64::new(0),
+            split_at_break: Mutex::new(None),
             pd_follows: AtomicBool::new(false),
             requests: AtomicU64::new(0),
             writes: AtomicU64::new(0),
@@ -407,6 +410,9 @@ impl FakeStore {
                 .break_after_write
                 .compare_exchange(self.id, 0, Ordering::SeqCst, Ordering::SeqCst);
             if broken.is_ok() {
+                if let Some(key) = self.fake.split_at_break.lock().take() {
+                    self.fake.split(key, self.id);
+                }
                 return Err(Status::unavailable("connection reset"));
             }
         }

@@ -100,10 +100,10 @@ impl Cell {
         }
     }
 
-    fn commit(&mut self, key: &Bytes, start_ts: u64, commit_ts: u64) -> Result<(), Fault> {
+    fn commit(&mut self, key: &Bytes, start_ts: u64, commit_ts: u64) -> Result<u64, Fault> {
         let Some(lock) = self.lock_of(start_ts) else {
             return match self.record_of(start_ts) {
-                Some((_, record)) if *record != Record::Rollback => Ok(()),
+                Some((done, record)) if *record != Record::Rollback => Ok(done),
                 _ => Err(Box::new(KeyError {
                     txn_lock_not_found: Some(kvrpcpb::TxnLockNotFound { key: key.clone() }),
                     ..Default::default()
@@ -125,7 +125,7 @@ impl Cell {
         assert_ne!(lock.lock_type(), Op::PessimisticLock, "a pessimistic lock is committed");
         let (lock, value) = self.lock.take().expect("was just there");
         self.record(commit_ts, record(lock.lock_type(), start_ts, value));
-        Ok(())
+        Ok(commit_ts)
     }
 }
 
@@ -329,8 +329,8 @@ impl Mvcc {
         match cell.record_of(start_ts) {
             Some((_, Record::Rollback)) => return Err(conflict(start_ts, key, start_ts, start_ts, Reason::SelfRolledBack)),
             // Done before, in one phase or by one who resolved it.
-            Some(_) if request.try_one_pc || request.use_async_commit => return Ok(()),
-            _ => {}
+            Some(_) => return Ok(()),
+            None => {}
         }
         if action == Some(PessimisticAction::DoPessimisticCheck) {
             return Err(abort("pessimistic lock not found".into()));
@@ -355,7 +355,8 @@ impl Mvcc {
         Ok(())
     }
 
-    pub fn commit(&mut self, request: &kvrpcpb::CommitRequest) -> Result<(), Fault> {
+    /// Returns where the transaction stands.
+    pub fn commit(&mut self, request: &kvrpcpb::CommitRequest) -> Result<u64, Fault> {
         self.commits
             .push((request.keys.clone(), request.commit_role() == kvrpcpb::CommitRole::Primary));
         assert!(request.commit_version > request.start_version);
@@ -365,13 +366,12 @@ impl Mvcc {
                 lock.min_commit_ts = lock.min_commit_ts.max(pushed);
             }
         }
+        let mut commit_ts = request.commit_version;
         for key in &request.keys {
-            self.cells
-                .entry(key.clone())
-                .or_default()
-                .commit(key, request.start_version, request.commit_version)?;
+            let cell = self.cells.entry(key.clone()).or_default();
+            commit_ts = cell.commit(key, request.start_version, request.commit_version)?;
         }
-        Ok(())
+        Ok(commit_ts)
     }
 
     pub fn roll_back(&mut self, keys: &[Bytes], start_ts: u64) -> Result<(), Fault> {

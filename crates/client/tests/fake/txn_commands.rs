@@ -35,8 +35,13 @@ impl FakeStore {
                     .prewrite(request)))
             }
             Cmd::Commit(request) => Answer::Commit(within!(self, request, refs(&request.keys), CommitResponse, |state| {
+                let (commit_version, error) = state
+                    .mvcc
+                    .commit(request)
+                    .map_or_else(|fault| (0, Some(fault)), |at| (at, None));
                 kvrpcpb::CommitResponse {
-                    error: state.mvcc.commit(request).err(),
+                    error,
+                    commit_version,
                     ..Default::default()
                 }
             })),

@@ -96,15 +96,9 @@ impl Handlers {
     }
 
     pub async fn kv_commit(&self, mut request: CommitRequest, arrival: Arrival) -> Result<CommitResponse, Status> {
-        let (context, commit_version) = (request.context.take(), request.commit_version);
-        let answer = |_: Output| {
-            Ok(CommitResponse {
-                commit_version,
-                ..Default::default()
-            })
-        };
+        let context = request.context.take();
         let command = |keys| wire::commit(&request, keys);
-        self.command(Rpc::KvCommit, context, arrival, command, answer).await
+        self.command(Rpc::KvCommit, context, arrival, command, wire::committed).await
     }
 
     pub async fn kv_cleanup(&self, request: CleanupRequest, arrival: Arrival) -> Result<CleanupResponse, Status> {

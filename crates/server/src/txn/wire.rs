@@ -201,6 +201,16 @@ pub fn resolve_lock(request: &wire::ResolveLockRequest, keys: Keys) -> Result<Co
     }))
 }
 
+pub fn committed(output: Output) -> Result<wire::CommitResponse> {
+    let Output::Committed { commit_ts } = output else {
+        mismatch(output)
+    };
+    Ok(wire::CommitResponse {
+        commit_version: commit_ts.0,
+        ..Default::default()
+    })
+}
+
 pub fn prewritten(output: Output) -> Result<wire::PrewriteResponse> {
     let Output::Prewritten(done) = output else { mismatch(output) };
     let locked = |locked: Locked| key_error(txn::Error::Locked(Box::new(locked)));

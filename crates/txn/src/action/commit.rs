@@ -18,16 +18,29 @@ impl Action<'_> {
             start_ts,
             commit_ts,
         } = commit;
+        let (mut locked, mut elsewhere) = (false, None);
         for key in keys {
-            self.commit_key(key, *start_ts, *commit_ts)?;
+            match self.own_lock(key, *start_ts)? {
+                Some(lock) if !lock.is_pessimistic() => {
+                    self.commit_lock(key, lock, *commit_ts)?;
+                    locked = true;
+                }
+                Some(_) | None => {
+                    let done = self.committed_at(key, *start_ts, *commit_ts)?;
+                    elsewhere = elsewhere.or((done != *commit_ts).then_some((key, done)));
+                }
+            }
         }
-        Ok(Output::Done)
-    }
-
-    fn commit_key(&mut self, key: &Key, start_ts: Ts, commit_ts: Ts) -> Result<()> {
-        match self.own_lock(key, start_ts)? {
-            Some(lock) if !lock.is_pessimistic() => self.commit_lock(key, lock, commit_ts),
-            Some(_) | None => self.check_committed(key, start_ts, commit_ts),
+        match elsewhere {
+            None => Ok(Output::Committed { commit_ts: *commit_ts }),
+            // A try in one phase came through, its answer did not, and the client came again in two: it has what it wanted.
+            Some((_, commit_ts)) if !locked => Ok(Output::Committed { commit_ts }),
+            // One phase leaves no locks: such a transaction would lie at two timestamps.
+            Some((key, commit_ts)) => Err(Error::Committed {
+                start_ts: *start_ts,
+                commit_ts,
+                key: key.clone(),
+            }),
         }
     }
 
@@ -55,20 +68,14 @@ impl Action<'_> {
         Ok(())
     }
 
-    /// Without a lock, the commit must have been done before.
-    pub(super) fn check_committed(&self, key: &Key, start_ts: Ts, commit_ts: Ts) -> Result<()> {
-        let key = key.clone();
-        match self.reader.fate(&key, start_ts)? {
-            Fate::Committed { commit_ts: done } if done == commit_ts => Ok(()),
-            Fate::Committed { commit_ts } => Err(Error::Committed {
-                start_ts,
-                commit_ts,
-                key,
-            }),
+    /// Without a lock, the commit must have been done before. Returns where.
+    pub(super) fn committed_at(&self, key: &Key, start_ts: Ts, commit_ts: Ts) -> Result<Ts> {
+        match self.reader.fate(key, start_ts)? {
+            Fate::Committed { commit_ts: done } => Ok(done),
             Fate::RolledBack | Fate::Unknown { .. } => Err(Error::TxnLockNotFound {
                 start_ts,
                 commit_ts,
-                key,
+                key: key.clone(),
             }),
         }
     }

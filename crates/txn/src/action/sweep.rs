@@ -80,7 +80,7 @@ impl Action<'_> {
         for key in keys {
             match self.own_lock(key, start_ts)? {
                 Some(lock) => self.resolve_lock(key, lock, commit_ts)?,
-                None if commit_ts.is_some() => self.check_committed(key, start_ts, commit_ts)?,
+                None if commit_ts.is_some() => drop(self.committed_at(key, start_ts, commit_ts)?),
                 None => self.rollback_key(key, start_ts, Protect::ByLock)?,
             }
         }

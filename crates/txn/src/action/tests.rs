@@ -230,7 +230,8 @@ impl Store {
     /// Commits what was prewritten.
     fn must_commit(&mut self, users: &[&str], start_ts: u64, commit_ts: u64) {
         let output = self.run(commit(users, start_ts, commit_ts)).expect("commits");
-        assert_eq!(output, Output::Done);
+        let commit_ts = Ts(commit_ts);
+        assert_eq!(output, Output::Committed { commit_ts });
     }
 
     /// A whole transaction of one key.

@@ -130,9 +130,11 @@ impl Bench {
         match &self.open[0].1 {
             TxnAct::Get { .. } => self.answer(Ok(TxnReply::Value(None))),
             TxnAct::Command(Command::Prewrite(_)) => self.answer_output(Output::Prewritten(Prewritten::default())),
-            TxnAct::Command(Command::Commit(_) | Command::Rollback { .. } | Command::ResolveLock(_)) => {
-                self.answer_output(Output::Done);
+            TxnAct::Command(Command::Commit(commit)) => {
+                let commit_ts = commit.commit_ts;
+                self.answer_output(Output::Committed { commit_ts });
             }
+            TxnAct::Command(Command::Rollback { .. } | Command::ResolveLock(_)) => self.answer_output(Output::Done),
             other => panic!("no usual answer to {other:?}"),
         }
     }

@@ -183,7 +183,7 @@ impl Transaction {
             let commit_ts = self.session.timestamp().await?;
             self.progress.borrow_mut().may_commit = true;
             match commit(&self.session, vec![primary.clone()], self.start_ts, commit_ts).await {
-                Ok(()) => {
+                Ok(commit_ts) => {
                     self.progress.borrow_mut().txn.commit_ts = Some(commit_ts.0);
                     let secondaries = keys.into_iter().filter(|key| *key != primary).collect();
                     self.commit_beside(secondaries, commit_ts);
@@ -191,11 +191,6 @@ impl Transaction {
                 }
                 Err(Trouble::Refused(error)) => match *error {
                     Error::CommitTsExpired { .. } => {}
-                    // A try in one phase had come through, and its answer only after the region was divided.
-                    Error::Committed { commit_ts, .. } => {
-                        self.progress.borrow_mut().txn.commit_ts = Some(commit_ts.0);
-                        return Ok(());
-                    }
                     _ => return Err(unknown(Trouble::Refused(error))),
                 },
                 Err(trouble) => return Err(unknown(trouble)),
@@ -235,7 +230,8 @@ impl Transaction {
     }
 }
 
-async fn commit(session: &Session, keys: Vec<Key>, start_ts: Ts, commit_ts: Ts) -> Result<(), Trouble> {
+/// Returns where the transaction stands: elsewhere, if a try in one phase had come through and its answer had not.
+async fn commit(session: &Session, keys: Vec<Key>, start_ts: Ts, commit_ts: Ts) -> Result<Ts, Trouble> {
     let act = |keys: &[Key], _| {
         let keys = keys.to_vec();
         TxnAct::Command(Command::Commit(Commit {
@@ -244,8 +240,13 @@ async fn commit(session: &Session, keys: Vec<Key>, start_ts: Ts, commit_ts: Ts) 
             commit_ts,
         }))
     };
+    let mut at = commit_ts;
     for answered in session.call_all(keys, act).await? {
-        answered.result.map_err(Trouble::Refused)?;
+        let reply = answered.result.map_err(Trouble::Refused)?;
+        let Output::Committed { commit_ts } = output(reply) else {
+            panic!("a commit was answered with something else");
+        };
+        at = commit_ts;
     }
-    Ok(())
+    Ok(at)
 }

@@ -216,17 +216,26 @@ impl Model {
     }
 
     fn commit(&mut self, keys: &[usize], start_ts: u64, commit_ts: u64) -> Answer {
+        let (mut locked, mut elsewhere) = (false, None);
         for key in keys {
             match self.own(*key, start_ts) {
                 Some(lock) if lock.min_commit_ts > commit_ts => return Answer::Refused,
-                Some(lock) if !lock.is_pessimistic() => continue,
+                Some(lock) if !lock.is_pessimistic() => {
+                    locked = true;
+                    continue;
+                }
                 _ => {}
             }
             match self.keys[*key].committed_by(start_ts) {
                 Some(done) if done == commit_ts => {}
-                Some(done) => return Answer::Committed(done),
+                Some(done) => elsewhere = Some(done),
                 None => return Answer::Refused,
             }
+        }
+        match elsewhere {
+            Some(done) if locked => return Answer::Committed(done),
+            Some(done) => return Answer::At(done),
+            None => {}
         }
         for key in keys {
             let own = self.own(*key, start_ts).cloned();
@@ -238,7 +247,7 @@ impl Model {
                 }
             }
         }
-        Answer::Done
+        Answer::At(commit_ts)
     }
 
     fn rollback(&mut self, keys: &[usize], start_ts: u64, keep: bool) -> Answer {
@@ -579,6 +588,7 @@ fn answer(outcome: Result<Output>) -> Answer {
             TxnStatus::RolledBack | TxnStatus::TtlExpired | TxnStatus::NotExistRolledBack => Answer::RolledBack,
             TxnStatus::PessimisticReleased | TxnStatus::NotExistIgnored => Answer::Unknown,
         },
+        Ok(Output::Committed { commit_ts }) => Answer::At(commit_ts.0),
         Ok(Output::Secondaries(status)) => match status {
             SecondaryStatus::Locked(_) => Answer::Locked,
             SecondaryStatus::Committed { commit_ts } => Answer::Committed(commit_ts.0),

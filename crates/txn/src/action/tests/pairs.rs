@@ -75,7 +75,11 @@ const SECOND: [(&str, Second); 20] = [
             ..pessimistic(ts, PessimisticCheck::Skip)
         }))
     }),
-    ("commit", |store, ts| store.run(commit(&["k"], ts, 30)).map(|_| "ok".into())),
+    ("commit", |store, ts| match store.run(commit(&["k"], ts, 30))? {
+        Output::Committed { commit_ts: Ts(30) } => Ok("ok".into()),
+        Output::Committed { commit_ts } => Ok(format!("@{commit_ts}")),
+        other => panic!("{other:?}"),
+    }),
     ("rollback", |store, ts| store.run(rollback(&["k"], ts)).map(|_| "ok".into())),
     ("release", |store, ts| {
         let keys = keys(&["k"]);

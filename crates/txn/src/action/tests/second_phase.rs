@@ -6,7 +6,7 @@ use crate::write::WriteKind;
 #[test]
 fn a_commit_replaces_the_lock_by_a_record() {
     let mut store = Store::new();
-    assert_eq!(store.run(commit(&[], 5, 6)).unwrap(), Output::Done);
+    assert_eq!(store.run(commit(&[], 5, 6)).unwrap(), Output::Committed { commit_ts: Ts(6) });
     store.must_prewrite(5, vec![put("a", "1"), put("b", long(2)), mutation("c", Op::Delete)]);
     assert_eq!(met(store.get("a", 9)), 5);
     store.must_commit(&["a", "b", "c"], 5, 8);
@@ -22,11 +22,41 @@ fn a_commit_replaces_the_lock_by_a_record() {
     // Again, as the answer was lost.
     store.must_commit(&["a", "b", "c"], 5, 8);
     assert_eq!(store.records("a").len(), 1);
-    let elsewhere = store.run(commit(&["a"], 5, 9));
+}
+
+#[test]
+fn a_commit_of_what_one_phase_committed_tells_where() {
+    let mut store = Store::new();
+    let mutations = vec![put("a", "1"), put("b", "1")];
+    let one_phase = Prewrite {
+        one_phase: true,
+        ..prewrite(5, mutations.clone())
+    };
+    let commit_ts = store.prewrite(one_phase).unwrap().one_phase_commit_ts;
+    assert!(commit_ts.is_some());
+    // The answer was lost, the region divided: the client comes again in two phases.
+    let again = store.prewrite(prewrite(5, mutations)).unwrap();
+    assert_eq!(again, Prewritten::default());
+    assert_eq!(
+        store.run(commit(&["a", "b"], 5, 90)).unwrap(),
+        Output::Committed { commit_ts }
+    );
+    assert_eq!(store.records("a").len(), 1);
+    assert_eq!(store.must_get("b", commit_ts.0), Some("1".into()));
+}
+
+#[test]
+fn no_transaction_is_committed_at_two_timestamps() {
+    let mut store = Store::new();
+    store.must_prewrite(5, vec![put("a", "1"), put("b", "1")]);
+    store.must_commit(&["a"], 5, 8);
+    let elsewhere = store.run(commit(&["b", "a"], 5, 9));
     assert!(
         matches!(elsewhere, Err(Error::Committed { commit_ts: Ts(8), .. })),
         "{elsewhere:?}"
     );
+    assert!(store.lock_of("b").is_some());
+    store.must_commit(&["b", "a"], 5, 8);
 }
 
 #[test]
