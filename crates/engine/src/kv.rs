@@ -70,6 +70,9 @@ pub enum Error {
     /// A follower could not learn a read index now.
     #[error("read index is not ready in region {region}")]
     ReadIndexNotReady { region: RegionId },
+    /// It stands still until a neighbour took it over, or the merge is given up; retry.
+    #[error("region {region} is being merged into its neighbour")]
+    Merging { region: RegionId },
     #[error("disk of store {store} is full")]
     DiskFull { store: u64 },
     /// The deadline passed; whether a write took place is not known.

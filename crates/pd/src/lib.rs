@@ -15,6 +15,7 @@ pub mod gc;
 pub mod group;
 pub mod log;
 pub mod machine;
+pub mod merges;
 mod metrics;
 pub mod operator;
 pub mod planted;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId, WallTime};
 use proto::ferrite_pd as record;
@@ -14,6 +15,7 @@ use proto::metapb::{Store, StoreState};
 use proto::pdpb::StoreStats;
 
 use crate::log::{LogEvent, Proposal, ProposalId};
+use crate::merges::{self, Merges};
 use crate::operator::{self, Candidate, Operator, Operators, Wanted};
 use crate::planted::{self, Bug};
 use crate::regions::{Directory, KeyRange, Lookup, RegionInfo};
@@ -114,6 +116,8 @@ pub struct Options {
     pub cluster_id_if_new: u64,
     /// Peers that each region should have; used if no cluster is there yet.
     pub max_peer_count_if_new: u32,
+    /// How long a small region stays as it is before it goes into a neighbour; zero: for ever.
+    pub merge_after: Duration,
 }
 
 /// See the module.
@@ -138,6 +142,8 @@ pub struct Machine<T> {
     beats: Beats,
     operators: Operators,
     splits: Splits,
+    merges: Merges,
+    merge_after: Duration,
     /// An order was carried out or given up since regions were last asked for: others may have waited for it.
     settled: bool,
     tso: Tso,
@@ -186,6 +192,8 @@ impl<T> Machine<T> {
             beats: Beats::default(),
             operators: Operators::default(),
             splits: Splits::default(),
+            merges: Merges::default(),
+            merge_after: options.merge_after,
             settled: false,
             tso,
             tso_waiting: VecDeque::new(),
@@ -489,6 +497,7 @@ impl<T> Machine<T> {
     fn on_region_heartbeat(&mut self, now: MonoTime, info: RegionInfo) -> Result<Reply, Error> {
         self.living_store(StoreId(info.leader.store_id))?;
         let id = info.id();
+        self.merges.on_heartbeat(now, &info.region, &self.regions);
         self.regions.put(info)?;
         Ok(Reply::Operator(self.operator(now, id)))
     }
@@ -690,9 +699,23 @@ impl<T> Machine<T> {
             self.operators.end_move(id);
         }
         let Some(plan) = operator::plan(info, wanted, &stores, self.operators.moves_from(id)) else {
-            self.operators.settle(id);
             let cuts = self.splits.within(now, &info.region);
-            return (!cuts.is_empty()).then_some(Operator::Split(cuts));
+            if !cuts.is_empty() {
+                self.operators.settle(id);
+                return Some(Operator::Split(cuts));
+            }
+            let after = if self.knows_regions() {
+                self.merge_after
+            } else {
+                Duration::ZERO
+            };
+            return match self.merges.step(now, info, &self.regions, wanted, after) {
+                Some(merges::Step::Move(plan)) => self.operators.issue(now, info, plan, || self.ids.next().map(PeerId)),
+                step => {
+                    self.operators.settle(id);
+                    step.and_then(merges::Step::operator)
+                }
+            };
         };
         self.operators.issue(now, info, plan, || self.ids.next().map(PeerId))
     }

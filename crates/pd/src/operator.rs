@@ -32,6 +32,8 @@ pub enum Operator {
     Remove(Peer),
     /// Divide the region at these region keys, ascending, all inside it.
     Split(Vec<Bytes>),
+    /// Become part of this neighbour.
+    Merge(proto::metapb::Region),
     /// The peer is to lead.
     TransferLeader(Peer),
 }

@@ -3,6 +3,8 @@
 //! Every engine batch holds the data together with the apply state, so that the two agree after any crash. Applying depends on
 //! nothing but the entries and what was applied before: an entry that is refused here is refused on every peer.
 
+mod merge;
+
 use std::sync::Arc;
 
 use base::{PeerId, RegionId};
@@ -11,10 +13,12 @@ use engine::kv::{Error as KvError, Modify, Reply};
 use engine::{Batch, Cf, Engine, keys};
 use prost::Message;
 use proto::ferrite_raft::{ApplyState, Command, RegionState, region_state};
-use proto::metapb::{Peer, Region};
+use proto::metapb::{Peer, Region, RegionEpoch};
 use raft::eraftpb::ConfChangeV2;
 
+use self::merge::is_merge;
 use crate::command::{self, AdminError};
+use crate::merge::Merging;
 use crate::peer::AdminReply;
 use crate::planted::{self, Bug};
 use crate::registry::{Born, Registry};
@@ -50,6 +54,8 @@ pub enum ApplyTask {
     Begin {
         region: Region,
     },
+    /// The region that this one waits for may have come as far as it must, or be gone.
+    Resume,
 }
 
 /// A change of membership that took place.
@@ -64,6 +70,26 @@ pub struct ConfApplied {
 pub enum Change {
     Conf(ConfApplied),
     Split(Parts),
+    Merge(MergeApplied),
+}
+
+/// A step of a merge that took place.
+#[derive(Debug)]
+pub struct MergeApplied {
+    pub region: Region,
+    pub step: MergeStep,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum MergeStep {
+    /// The region stands still. `left`: its target has changed already, and will not take it over.
+    Prepared { merging: Merging, left: bool },
+    /// It took this region over.
+    Committed(RegionId),
+    /// It will not take over what was prepared under its epoch.
+    GivenUp,
+    /// It goes on.
+    RolledBack,
 }
 
 impl Change {
@@ -72,6 +98,7 @@ impl Change {
         match self {
             Change::Conf(conf) => &conf.region,
             Change::Split(parts) => &parts.region,
+            Change::Merge(merge) => &merge.region,
         }
     }
 }
@@ -100,6 +127,24 @@ pub struct Outcome {
     pub generate: Option<Generate>,
     /// New regions whose peers are to be made, before the region's own peer hears of the split.
     pub born: Vec<Born>,
+    /// A region that was taken over: its peer is to be ended, and its log. Its data has another owner now.
+    pub merged: Option<RegionId>,
+    /// A region that may wait for this one: its applier is to [resume](ApplyTask::Resume).
+    pub wakes: Option<RegionId>,
+    /// Nothing more is applied here until another region has come far enough, whose peer is to be told.
+    pub waits: Option<Wait>,
+    /// Regions here that stand still for this one, which went on without them: their peers are to be told.
+    pub leaves: Vec<RegionId>,
+    /// To be run next, in this order, before all other tasks of the region.
+    pub resumed: Vec<ApplyTask>,
+}
+
+/// A region that is to be taken over lags behind, or is gone: then only a raft snapshot helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    pub source: RegionId,
+    pub at: LogPosition,
+    pub is_gone: bool,
 }
 
 pub struct Applier {
@@ -112,6 +157,12 @@ pub struct Applier {
     snapshots: Arc<dyn Snapshots>,
     registry: Arc<Registry>,
     batch: Batch,
+    /// The epoch from which on this peer applied every change of the region itself.
+    pub(crate) since: RegionEpoch,
+    /// It stands still, to be merged.
+    pub(crate) merging: Option<Merging>,
+    /// Tasks that wait for another region to come far enough; the first begins with the entry that takes it over.
+    pub(crate) waiting: Vec<ApplyTask>,
     /// Put since the peer was told last.
     put_bytes: u64,
     put_keys: u64,
@@ -140,6 +191,9 @@ impl Applier {
             snapshots,
             registry,
             batch: Batch::new(),
+            since: RegionEpoch::default(),
+            merging: None,
+            waiting: Vec::new(),
             put_bytes: 0,
             put_keys: 0,
             replay: Vec::new(),
@@ -162,10 +216,22 @@ impl Applier {
     /// Does a task. An error is local to this store: applying must stop, or peers part ways.
     pub fn run(&mut self, task: ApplyTask) -> Result<Outcome> {
         let mut outcome = Outcome::default();
+        if self.holds_back(&task) {
+            self.waiting.push(task);
+            return Ok(outcome);
+        }
         match task {
+            ApplyTask::Resume => outcome.resumed = std::mem::take(&mut self.waiting),
             ApplyTask::Entries(entries) => {
                 let mut applied = Applied::default();
-                for entry in entries {
+                let mut entries = entries.into_iter();
+                while let Some(entry) = entries.next() {
+                    if let Some(wait) = self.must_wait(&entry)? {
+                        outcome.waits = Some(wait);
+                        self.waiting
+                            .push(ApplyTask::Entries(std::iter::once(entry).chain(entries).collect()));
+                        break;
+                    }
                     self.apply(entry, &mut applied, &mut outcome)?;
                 }
                 self.write_batch()?;
@@ -174,6 +240,7 @@ impl Applier {
                 outcome.applied = Some(applied);
             }
             ApplyTask::Install { key, region } => {
+                self.give_up_waiting(&mut outcome);
                 self.install(key, &region)?;
                 outcome.applied = Some(Applied {
                     position: self.applied,
@@ -182,6 +249,7 @@ impl Applier {
                 });
             }
             ApplyTask::Begin { region } => {
+                self.since = region::epoch(&region);
                 self.region = region;
                 self.applied = INITIAL;
             }
@@ -211,6 +279,7 @@ impl Applier {
             index: entry.index,
             term: entry.term,
         };
+        let changes = applied.changes.len();
         let (mut result, mut admin_result) = (Ok(()), Ok(()));
         if entry.changes_conf {
             admin_result = self.apply_conf_change(&entry, applied)?;
@@ -219,19 +288,27 @@ impl Applier {
                 what: "raft entry",
                 source,
             })?;
-            match command.split.take() {
-                Some(split) => {
-                    let epoch = command.epoch.unwrap_or_default();
-                    admin_result = match split::split(&self.region, epoch, &split.regions) {
-                        Ok(parts) => {
-                            self.split(position, parts, applied, outcome)?;
-                            Ok(())
-                        }
-                        Err(refused) => Err(refused),
-                    };
-                }
-                None => result = self.apply_changes(command)?,
+            let epoch = command.epoch.unwrap_or_default();
+            if let Some(split) = command.split.take() {
+                let parts = self
+                    .unless_merging()
+                    .and_then(|()| split::split(&self.region, epoch, &split.regions));
+                admin_result = match parts {
+                    Ok(parts) => {
+                        self.split(position, parts, applied, outcome)?;
+                        Ok(())
+                    }
+                    Err(refused) => Err(refused),
+                };
+            } else if is_merge(&command) {
+                admin_result = self.apply_merge(position, command, applied, outcome)?;
+            } else {
+                result = self.apply_changes(command)?;
             }
+        }
+        if applied.changes.len() > changes {
+            self.registry.on_region_changed(&self.region);
+            outcome.leaves.extend(self.registry.left_by(RegionId(self.region.id)));
         }
         self.applied = position;
         outcome
@@ -246,6 +323,10 @@ impl Applier {
 
     fn apply_changes(&mut self, command: Command) -> Result<std::result::Result<(), KvError>> {
         let is_current = command.epoch.unwrap_or_default().version == region::epoch(&self.region).version;
+        if self.merging.is_some() && is_current {
+            let region = RegionId(self.region.id);
+            return Ok(Err(KvError::Merging { region }));
+        }
         if !is_current && !planted::on(Bug::WriteOverSplit) {
             return Ok(Err(KvError::EpochNotMatch {
                 current: std::iter::once(&self.region).chain(&self.siblings).cloned().collect(),
@@ -298,6 +379,9 @@ impl Applier {
                 source,
             })?;
             let changes = command.conf_change.unwrap_or_default().changes;
+            if let Err(refused) = self.unless_merging() {
+                return Ok(Err(refused));
+            }
             match command::apply_conf_change(&self.region, command.epoch.unwrap_or_default(), &changes) {
                 Ok(next) => (next, command::raft_conf_change(&changes)),
                 Err(refused) => return Ok(Err(refused)),
@@ -317,7 +401,13 @@ impl Applier {
         self.applied = position;
         let (born, written) = registry.split(&parts, &me, |born| {
             for child in born {
-                self.put_region_state(region_state::State::Normal, &child.region, child.me.id);
+                self.put_region_state(RegionState {
+                    state: region_state::State::Normal as i32,
+                    region: Some(child.region.clone()),
+                    peer_id: child.me.id,
+                    since: Some(region::epoch(&child.region)),
+                    ..RegionState::default()
+                });
                 self.put_apply_state(RegionId(child.region.id), INITIAL);
             }
             self.write_batch()
@@ -332,24 +422,29 @@ impl Applier {
     }
 
     /// The state of the region that this is of. Entries that come behind the removal of this peer must not bring it back.
-    fn put_own_state(&mut self, region: &Region) {
+    pub(crate) fn put_own_state(&mut self, region: &Region) {
         let stays = region::peer_of(region, PeerId(self.me.id)).is_some();
-        let state = if stays {
-            region_state::State::Normal
-        } else {
-            region_state::State::Tombstone
+        let state = match stays {
+            true if self.merging.is_some() => region_state::State::Merging,
+            true => region_state::State::Normal,
+            false => region_state::State::Tombstone,
         };
-        self.put_region_state(state, region, self.me.id);
-    }
-
-    fn put_region_state(&mut self, state: region_state::State, region: &Region, peer: u64) {
-        let record = RegionState {
+        let merging = self.merging.clone().unwrap_or_default();
+        self.put_region_state(RegionState {
             state: state as i32,
             region: Some(region.clone()),
-            peer_id: peer,
-        };
-        self.batch
-            .put(Cf::Local, keys::region_state(RegionId(region.id)), record.encode_to_vec());
+            peer_id: self.me.id,
+            since: Some(self.since),
+            target: Some(merging.target).filter(|target| target.id != 0),
+            merge_index: merging.at.index,
+            merge_term: merging.at.term,
+            ..RegionState::default()
+        });
+    }
+
+    pub(crate) fn put_region_state(&mut self, record: RegionState) {
+        let region = RegionId(record.region.as_ref().map_or(0, |region| region.id));
+        self.batch.put(Cf::Local, keys::region_state(region), record.encode_to_vec());
     }
 
     fn put_apply_state(&mut self, region: RegionId, position: LogPosition) {
@@ -383,7 +478,9 @@ impl Applier {
         self.region = region.clone();
         self.applied = key.position;
         self.siblings.clear();
-        self.put_region_state(region_state::State::Normal, region, self.me.id);
+        (self.merging, self.since) = (None, region::epoch(region));
+        self.registry.on_installed(region);
+        self.put_own_state(region);
         for change in std::mem::take(&mut self.replay) {
             if planted::on(Bug::ApplyTwiceAfterSnapshot) {
                 self.apply_change(change)?;

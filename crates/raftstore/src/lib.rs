@@ -16,6 +16,7 @@ pub mod config;
 pub mod delegate;
 pub mod lease;
 pub mod log;
+pub mod merge;
 pub mod message;
 mod metrics;
 pub mod peer;

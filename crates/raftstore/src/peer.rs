@@ -8,6 +8,7 @@
 
 mod election;
 mod maintain;
+mod merge;
 mod propose;
 mod read;
 mod ready;
@@ -70,6 +71,20 @@ pub enum Event {
         parts: Vec<SplitOne>,
         reply: AdminReply,
     },
+    /// Stand still, under this epoch, to be merged into a neighbour as it is known.
+    Merge {
+        epoch: metapb::RegionEpoch,
+        target: Box<metapb::Region>,
+        reply: AdminReply,
+    },
+    /// The neighbour that is to take this region over waits, on this store, for it to apply its log up to here.
+    CatchUp {
+        at: LogPosition,
+    },
+    /// That neighbour went on without this region.
+    Left,
+    /// A region that this one is to take over is no longer on this store.
+    SourceGone,
     /// A split on this store made this peer's region, which it waited for: its data is in place.
     Begin(Box<metapb::Region>),
     /// Hand leadership to this peer. The answer tells that it began.
@@ -155,6 +170,8 @@ pub struct Effects {
     pub send: Vec<RaftMessage>,
     /// A message that goes with a raft snapshot's file.
     pub send_snapshot: Vec<RaftMessage>,
+    /// For peers of this store too.
+    pub tell: Vec<RaftMessage>,
     pub apply: Vec<ApplyTask>,
     /// Answers that are ready.
     pub answers: Vec<(Reply<()>, Result<(), Error>)>,
@@ -262,6 +279,12 @@ pub struct Peer {
     /// A snapshot is being generated.
     generating: bool,
     generated: Option<Generated>,
+    /// Set while the region stands still, to be merged.
+    standing: Option<merge::Standing>,
+    /// Where it was last proposed to take another region over, or to give that up.
+    take_over: LogPosition,
+    /// A region to be taken over is gone: nothing is applied until a raft snapshot comes.
+    lacks_source: bool,
     destroyed: bool,
 }
 
@@ -338,6 +361,9 @@ impl Peer {
             incoming: None,
             generating: false,
             generated: None,
+            standing: None,
+            take_over: LogPosition::default(),
+            lacks_source: false,
             destroyed: false,
         }
     }
@@ -372,6 +398,10 @@ impl Peer {
             Event::Read { ctx, reply } => self.on_read(now, ctx, reply, fx),
             Event::ConfChange { epoch, changes, reply } => self.on_conf_change(now, epoch, changes, reply, fx),
             Event::Split { epoch, parts, reply } => self.on_split(now, epoch, parts, reply, fx),
+            Event::Merge { epoch, target, reply } => self.on_merge(now, epoch, *target, reply, fx),
+            Event::CatchUp { at } => self.on_catch_up(at),
+            Event::Left => self.on_left(),
+            Event::SourceGone => self.on_source_gone(),
             Event::Begin(region) => self.on_begin(now, *region, fx),
             Event::TransferLeader { to, reply } => self.on_transfer_leader(to, reply, fx),
             Event::Campaign => self.on_campaign(),
@@ -401,6 +431,9 @@ impl Peer {
     }
 
     fn on_message(&mut self, now: MonoTime, mut message: RaftMessage, fx: &mut Effects) {
+        if let Some(merge) = message.merge.take() {
+            return self.on_merge_message(now, merge, fx);
+        }
         let Some(from) = message.from else { return };
         self.heard.insert(from.id, now);
         if crate::region::peer_of(&self.region, PeerId(from.id)).is_none() {
@@ -508,9 +541,10 @@ fn refuse(event: Event, region: RegionId, fx: &mut Effects) {
     match event {
         Event::Write { reply, .. } => fx.answers.push((reply, Err(error))),
         Event::Read { reply, .. } => fx.read_errors.push((reply, error)),
-        Event::ConfChange { reply, .. } | Event::Split { reply, .. } | Event::TransferLeader { reply, .. } => {
-            fx.admin_answers.push((reply, Err(error.into())))
-        }
+        Event::ConfChange { reply, .. }
+        | Event::Split { reply, .. }
+        | Event::Merge { reply, .. }
+        | Event::TransferLeader { reply, .. } => fx.admin_answers.push((reply, Err(error.into()))),
         _ => {}
     }
 }

@@ -9,7 +9,9 @@ use base::{PeerId, RegionId};
 use parking_lot::Mutex;
 use proto::metapb::{Peer, Region, RegionEpoch};
 
+use crate::merge::{self, Merging};
 use crate::split::Parts;
+use crate::storage::LogPosition;
 use crate::{RaftMessage, region};
 
 /// Messages kept for peers that a split will make; the oldest give way. Each is a vote request or an empty heartbeat.
@@ -23,6 +25,50 @@ struct Held {
     region: Option<Region>,
     /// Of a raft snapshot that is on its way in.
     coming: Option<Region>,
+    /// The epoch from which on this peer applied every change itself.
+    since: RegionEpoch,
+    /// It stands still, to be merged.
+    merging: Option<Merging>,
+    /// Other stores say that the region was merged away.
+    is_dead: bool,
+    /// Its target is about to take it over: it must stay until then.
+    is_claimed: bool,
+}
+
+impl Held {
+    fn new(peer: PeerId, region: Option<Region>) -> Held {
+        Held {
+            peer,
+            since: region.as_ref().map(region::epoch).unwrap_or_default(),
+            region,
+            coming: None,
+            merging: None,
+            is_dead: false,
+            is_claimed: false,
+        }
+    }
+}
+
+/// A peer that was here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Grave {
+    /// Highest id of such peers.
+    pub peer: PeerId,
+    /// Of the region at the end, and since when its peer had applied every change.
+    pub epoch: RegionEpoch,
+    pub since: RegionEpoch,
+    /// The region that took the range over; none: the peer was removed.
+    pub merged_into: RegionId,
+}
+
+/// How far a source has come that its target wants to take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// It applied all that the target takes over.
+    Ready,
+    Lags,
+    /// Its data is no more: others finished the merge, and it made room for the target's raft snapshot.
+    Gone,
 }
 
 /// A new region's peer, to be made on this store.
@@ -37,8 +83,7 @@ pub struct Born {
 #[derive(Default)]
 struct Inner {
     held: BTreeMap<RegionId, Held>,
-    /// Highest id of a peer that this store once had of a region and has no more.
-    tombstones: BTreeMap<RegionId, PeerId>,
+    graves: BTreeMap<RegionId, Grave>,
     early: VecDeque<RaftMessage>,
 }
 
@@ -60,6 +105,20 @@ impl Inner {
             .flatten()
             .any(|other| region::overlap(&other, range))
     }
+
+    /// Whether the target of this merge has changed without the source, by what this store applied of the target's log itself. Had it
+    /// taken the source over, then here too, and the source were no more.
+    fn went_on(&self, merging: &Merging) -> bool {
+        let id = RegionId(merging.target.id);
+        let then = region::epoch(&merging.target);
+        let (now, since, is_over) = match (self.held.get(&id), self.graves.get(&id)) {
+            (Some(held), _) => (held.region.as_ref().map(region::epoch).unwrap_or_default(), held.since, false),
+            // It stood still itself when it was taken over, and took nobody over in that epoch, its last.
+            (None, Some(grave)) => (grave.epoch, grave.since, grave.merged_into.is_some() && grave.epoch == then),
+            (None, None) => return false,
+        };
+        reaches(then, since) && (is_over || merge::has_moved_on(now, then))
+    }
 }
 
 impl Registry {
@@ -77,20 +136,131 @@ impl Registry {
     pub fn hold(&self, id: RegionId, peer: PeerId, region: Option<Region>) {
         let mut inner = self.0.lock();
         let coming = inner.held.remove(&id).and_then(|before| before.coming);
-        inner.held.insert(id, Held { peer, region, coming });
+        inner.held.insert(
+            id,
+            Held {
+                coming,
+                ..Held::new(peer, region)
+            },
+        );
     }
 
-    /// Highest id of a peer that was here and is gone.
-    pub fn tombstone(&self, id: RegionId) -> Option<PeerId> {
-        self.0.lock().tombstones.get(&id).copied()
+    /// What a restart found out about a region that is held.
+    pub fn recall(&self, id: RegionId, since: RegionEpoch, merging: Option<Merging>) {
+        if let Some(held) = self.0.lock().held.get_mut(&id) {
+            (held.since, held.merging) = (since, merging);
+        }
     }
 
-    /// Notes that a peer is gone for good; gives its range as last known.
-    pub fn bury(&self, id: RegionId, peer: PeerId) -> Option<Region> {
+    /// The peer that was here and is gone.
+    pub fn grave(&self, id: RegionId) -> Option<Grave> {
+        self.0.lock().graves.get(&id).cloned()
+    }
+
+    /// Notes a peer that was gone before this start.
+    pub fn restore_grave(&self, id: RegionId, grave: Grave) {
+        self.0.lock().graves.insert(id, grave);
+    }
+
+    /// Notes that a peer is gone for good; gives its grave and its range as last known. `None`: its target takes over what it held.
+    pub fn bury(&self, id: RegionId, peer: PeerId) -> Option<(Grave, Option<Region>)> {
         let mut inner = self.0.lock();
-        let gone = inner.tombstones.entry(id).or_default();
-        *gone = (*gone).max(peer);
-        inner.held.remove(&id).and_then(|held| held.region)
+        if inner.held.get(&id).is_some_and(|held| held.is_claimed) {
+            return None;
+        }
+        let held = inner.held.remove(&id);
+        let grave = inner.graves.entry(id).or_default();
+        if grave.merged_into.is_some() {
+            return None;
+        }
+        grave.peer = grave.peer.max(peer);
+        if let Some(held) = &held {
+            (grave.epoch, grave.since) = (held.region.as_ref().map(region::epoch).unwrap_or_default(), held.since);
+        }
+        Some((grave.clone(), held.and_then(|held| held.region)))
+    }
+
+    /// Others say that the region is no more. Until its target takes it over here, or needs its room, it stays: the target's log may
+    /// lead there, and needs its data then. Returns whether it may go now, as no peer of that target is here.
+    pub fn on_dead(&self, id: RegionId, merged_into: RegionId) -> bool {
+        let mut inner = self.0.lock();
+        if let Some(held) = inner.held.get_mut(&id) {
+            held.is_dead = true;
+        }
+        !inner.held.contains_key(&merged_into)
+    }
+
+    /// The regions that stand in the way of a raft snapshot of this range, if all of them are dead.
+    pub fn dead_in(&self, range: &Region) -> Vec<RegionId> {
+        let inner = self.0.lock();
+        let others = inner.held.iter().filter(|(id, held)| {
+            let overlaps = |other: &Region| region::overlap(other, range);
+            id.0 != range.id && (held.region.as_ref().is_some_and(overlaps) || held.coming.as_ref().is_some_and(overlaps))
+        });
+        let others: Vec<_> = others.map(|(id, held)| (*id, held.is_dead)).collect();
+        match others.iter().all(|(_, is_dead)| *is_dead) {
+            true => others.into_iter().map(|(id, _)| id).collect(),
+            false => Vec::new(),
+        }
+    }
+
+    /// The region stands still from here on, or goes on. Returns whether its target went on without it already.
+    pub fn set_merging(&self, id: RegionId, merging: Option<Merging>) -> bool {
+        let mut inner = self.0.lock();
+        let went_on = merging.as_ref().is_some_and(|merging| inner.went_on(merging));
+        if let Some(held) = inner.held.get_mut(&id) {
+            held.merging = merging;
+        }
+        went_on
+    }
+
+    /// Regions that stand still for a target that went on without them.
+    pub fn left_by(&self, target: RegionId) -> Vec<RegionId> {
+        let inner = self.0.lock();
+        let waits = |held: &Held| {
+            held.merging
+                .as_ref()
+                .is_some_and(|merging| merging.target.id == target.0 && inner.went_on(merging))
+        };
+        inner.held.iter().filter(|(_, held)| waits(held)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether the target of a region that stands still went on without it.
+    pub fn is_left(&self, id: RegionId) -> bool {
+        let inner = self.0.lock();
+        let merging = inner.held.get(&id).and_then(|held| held.merging.as_ref());
+        merging.is_some_and(|merging| inner.went_on(merging))
+    }
+
+    /// How far the source has come that stood still with the entry `at`. One that is ready stays until it is taken over.
+    pub fn claim(&self, id: RegionId, at: LogPosition) -> Source {
+        let mut inner = self.0.lock();
+        match inner.held.get_mut(&id) {
+            None => Source::Gone,
+            Some(held) if held.merging.as_ref().is_some_and(|merging| merging.at == at) => {
+                held.is_claimed = true;
+                Source::Ready
+            }
+            Some(_) => Source::Lags,
+        }
+    }
+
+    /// Gives the range of a source that is [`Ready`](Source::Ready) to its target, which `whole` says. `write` makes that lasting; until
+    /// it returns no peer comes or goes. Gives its peer, or none if it is gone meanwhile.
+    pub fn merge<T>(&self, source: RegionId, whole: &Region, write: impl FnOnce(PeerId) -> T) -> Option<T> {
+        let mut inner = self.0.lock();
+        let gone = inner.held.remove(&source)?;
+        let grave = Grave {
+            peer: gone.peer,
+            epoch: gone.region.as_ref().map(region::epoch).unwrap_or_default(),
+            since: gone.since,
+            merged_into: RegionId(whole.id),
+        };
+        inner.graves.insert(source, grave);
+        if let Some(held) = inner.held.get_mut(&RegionId(whole.id)) {
+            held.region = Some(whole.clone());
+        }
+        Some(write(gone.peer))
     }
 
     /// Whether another region than the range's own holds part of it, or is about to.
@@ -114,6 +284,16 @@ impl Registry {
     /// The raft snapshot that was let in will not be put in place.
     pub fn release(&self, id: RegionId) {
         if let Some(held) = self.0.lock().held.get_mut(&id) {
+            held.coming = None;
+        }
+    }
+
+    /// A raft snapshot was put in place: what led to it is not known here.
+    pub fn on_installed(&self, region: &Region) {
+        let mut inner = self.0.lock();
+        if let Some(held) = inner.held.get_mut(&RegionId(region.id)) {
+            (held.since, held.merging) = (region::epoch(region), None);
+            held.region = Some(region.clone());
             held.coming = None;
         }
     }
@@ -144,7 +324,7 @@ impl Registry {
             let Some(peer) = child.peers.iter().find(|peer| peer.store_id == me.store_id) else {
                 continue;
             };
-            let is_gone = inner.tombstones.get(&id).is_some_and(|gone| peer.id <= gone.0);
+            let is_gone = inner.graves.get(&id).is_some_and(|gone| peer.id <= gone.peer.0);
             let other = inner.held.get(&id);
             if is_gone || other.is_some_and(|held| held.peer.0 != peer.id) {
                 continue;
@@ -153,12 +333,7 @@ impl Registry {
                 panic!("region {id} is born over its own peer, which holds {range:?}");
             }
             let was_waiting = other.is_some();
-            let held = Held {
-                peer: PeerId(peer.id),
-                region: Some(child.clone()),
-                coming: None,
-            };
-            inner.held.insert(id, held);
+            inner.held.insert(id, Held::new(PeerId(peer.id), Some(child.clone())));
             born.push(Born {
                 region: child.clone(),
                 me: *peer,

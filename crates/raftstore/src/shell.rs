@@ -267,6 +267,12 @@ impl RaftStore {
         self.shared.send_request(region, Event::Split { epoch, parts, reply });
     }
 
+    /// Merges a region that this store leads, under this epoch, into a neighbour. The answer tells that it stands still for that.
+    pub fn merge(&self, region: RegionId, epoch: metapb::RegionEpoch, target: metapb::Region, reply: AdminReply) {
+        let target = Box::new(target);
+        self.shared.send_request(region, Event::Merge { epoch, target, reply });
+    }
+
     /// Hands leadership of a region to another of its peers.
     pub fn transfer_leader(&self, region: RegionId, to: PeerId, reply: AdminReply) {
         self.shared.send_request(region, Event::TransferLeader { to, reply });
@@ -327,6 +333,7 @@ impl Shared {
             }
             // The control thread lives as long as anybody can send.
             Ok(Decision::Destroy) => drop(self.control.send(control::Control::Destroy { region })),
+            Ok(Decision::Clear(regions)) => drop(self.control.send(control::Control::Clear(regions))),
             Ok(Decision::Answer(answer)) => self.transport.send(vec![answer]),
             Ok(Decision::Drop) => {}
             Err(error) => self.die(&error),
@@ -378,9 +385,10 @@ pub(crate) fn answer_error(event: Event, error: KvError) {
     match event {
         Event::Write { reply, .. } => reply(Err(error)),
         Event::Read { reply, .. } => reply(Err(error)),
-        Event::ConfChange { reply, .. } | Event::Split { reply, .. } | Event::TransferLeader { reply, .. } => {
-            reply(Err(error.into()))
-        }
+        Event::ConfChange { reply, .. }
+        | Event::Split { reply, .. }
+        | Event::Merge { reply, .. }
+        | Event::TransferLeader { reply, .. } => reply(Err(error.into())),
         _ => {}
     }
 }

@@ -8,13 +8,14 @@ use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId};
 use engine::{Batch, Cf, Engine, keys};
 use prost::Message;
 use proto::ferrite_raft::{ApplyState, RaftState, RegionState, StoreIdent, region_state};
-use proto::metapb::{Peer as PeerMeta, Region};
+use proto::metapb::{Peer as PeerMeta, Region, RegionEpoch};
 
 use crate::apply::Applier;
 use crate::config::Config;
 use crate::log::{Found, RaftLog};
+use crate::merge::Merging;
 use crate::peer::{Peer, RaftWrite, Start};
-use crate::registry::{Born, Registry};
+use crate::registry::{Born, Grave, Registry};
 use crate::snapshot::{Key, Snapshots};
 use crate::storage::{LogCache, LogPosition};
 use crate::{Error, RaftMessage, Result, message, region};
@@ -33,9 +34,28 @@ pub enum Decision {
     Create(Box<(Peer, Applier)>),
     /// This store's peer was removed from the region: destroy it.
     Destroy,
+    /// These regions are dead, and stand in the way of a raft snapshot that will come again: destroy their peers.
+    Clear(Vec<RegionId>),
     /// Tell the sender that it was removed.
     Answer(RaftMessage),
     Drop,
+}
+
+/// What a store knows of a region beside its range and its log.
+#[derive(Default)]
+struct Past {
+    /// The epoch from which on its peer applied every change itself.
+    since: RegionEpoch,
+    merging: Option<Merging>,
+}
+
+impl Past {
+    fn begins_with(region: &Region) -> Past {
+        Past {
+            since: region::epoch(region),
+            merging: None,
+        }
+    }
 }
 
 pub struct Store {
@@ -113,6 +133,8 @@ pub fn write_regions(engine: &dyn Engine, log: &dyn RaftLog, store: StoreId, reg
             state: region_state::State::Normal as i32,
             region: Some(region.clone()),
             peer_id: me,
+            since: region.region_epoch,
+            ..RegionState::default()
         };
         let applied = ApplyState {
             applied_index: INITIAL.index,
@@ -165,11 +187,17 @@ impl Store {
         let mut peers = Vec::new();
         for state in self.read_region_states()? {
             let gone = state.state() == region_state::State::Tombstone;
-            let region = state.region.unwrap_or_default();
+            let region = state.region.clone().unwrap_or_default();
             if gone {
-                self.registry.bury(RegionId(region.id), PeerId(state.peer_id));
+                let grave = Grave {
+                    peer: PeerId(state.peer_id),
+                    epoch: region::epoch(&region),
+                    since: state.since.unwrap_or_default(),
+                    merged_into: RegionId(state.merged_into),
+                };
+                self.registry.restore_grave(RegionId(region.id), grave.clone());
                 if !region.peers.is_empty() {
-                    self.bury(&region, PeerId(state.peer_id))?;
+                    self.bury(&region, &grave)?;
                 }
                 continue;
             }
@@ -179,7 +207,17 @@ impl Store {
                     region: RegionId(region.id),
                     what: format!("it does not list this store's peer {}", state.peer_id),
                 })?;
-            peers.push(self.load(me, region, now)?);
+            let past = Past {
+                since: state.since.unwrap_or_default(),
+                merging: merging_of(&state),
+            };
+            peers.push(self.load(me, region, past, now)?);
+        }
+        // What the others' logs tell is known now.
+        for (peer, _) in &mut peers {
+            if self.registry.is_left(peer.region_id()) {
+                peer.on_left();
+            }
         }
         Ok(peers)
     }
@@ -201,7 +239,7 @@ impl Store {
     }
 
     /// Makes peer and applier of a region whose records are on disk, if any.
-    fn load(&mut self, me: PeerMeta, region: Region, now: MonoTime) -> Result<(Peer, Applier)> {
+    fn load(&mut self, me: PeerMeta, region: Region, past: Past, now: MonoTime) -> Result<(Peer, Applier)> {
         let id = RegionId(region.id);
         let initialized = !region.peers.is_empty();
         let log = |source| Error::Log { act: "read", source };
@@ -213,7 +251,7 @@ impl Store {
             index: apply.applied_index,
             term: apply.applied_term,
         };
-        let (mut region, mut applied) = (region, applied);
+        let (mut region, mut applied, mut past) = (region, applied, past);
         if applied == INITIAL && found.last_index < INITIAL.index {
             // A split made it, and nothing of its own was logged since but votes of a peer that waited for it.
             found = begun(&found.state);
@@ -231,6 +269,7 @@ impl Store {
                 },
                 me,
             )?;
+            past = Past::begins_with(&region);
         }
         if found.last_index < applied.index {
             // Nothing is applied before its entry is durable: the log lost what it had promised to keep, maybe votes too.
@@ -254,7 +293,9 @@ impl Store {
         }
         let cache = LogCache::new(&found, &region, tail);
         self.registry.hold(id, PeerId(me.id), initialized.then(|| region.clone()));
-        let applier = self.applier(me, region.clone(), applied);
+        self.registry.recall(id, past.since, past.merging.clone());
+        let mut applier = self.applier(me, region.clone(), applied);
+        (applier.since, applier.merging) = (past.since, past.merging.clone());
         let start = Start {
             peer: me,
             region,
@@ -264,7 +305,9 @@ impl Store {
             now,
             is_new,
         };
-        Ok((Peer::new(self.config.clone(), start), applier))
+        let mut peer = Peer::new(self.config.clone(), start);
+        peer.recall_merging(past.merging);
+        Ok((peer, applier))
     }
 
     fn applier(&self, me: PeerMeta, region: Region, applied: LogPosition) -> Applier {
@@ -282,7 +325,9 @@ impl Store {
     pub fn bear(&mut self, born: &Born, now: MonoTime) -> Result<Option<(Peer, Applier)>> {
         match born.was_waiting {
             true => Ok(None),
-            false => self.load(born.me, born.region.clone(), now).map(Some),
+            false => self
+                .load(born.me, born.region.clone(), Past::begins_with(&born.region), now)
+                .map(Some),
         }
     }
 
@@ -326,17 +371,27 @@ impl Store {
             return self.on_stranger(message, now);
         };
         if message.is_tombstone {
-            return Ok(if peer.0 == to.id { Decision::Destroy } else { Decision::Drop });
+            let is_over = match message.merged_into {
+                0 => peer.0 == to.id,
+                target => self.registry.on_dead(id, RegionId(target)),
+            };
+            return Ok(if is_over { Decision::Destroy } else { Decision::Drop });
         }
         match to.id.cmp(&peer.0) {
             std::cmp::Ordering::Less => Ok(Decision::Drop),
             std::cmp::Ordering::Greater => Ok(Decision::Destroy), // the sender comes again, and then finds room for the new peer
             std::cmp::Ordering::Equal => match &range {
                 Some(region) if self.is_removed(region, message) => Ok(Decision::Answer(tombstone(message, region))),
+                _ if message.asks_membership => Ok(Decision::Drop),
                 // Its data would replace what another region has there.
                 _ if !self.has_room(message) => {
                     self.forget_snapshot(message);
-                    Ok(Decision::Drop)
+                    let dead = snapshot_range(message).map_or_else(Vec::new, |range| self.registry.dead_in(&range));
+                    Ok(if dead.is_empty() {
+                        Decision::Drop
+                    } else {
+                        Decision::Clear(dead)
+                    })
                 }
                 _ => Ok(Decision::Deliver),
             },
@@ -347,7 +402,7 @@ impl Store {
     fn is_removed(&self, region: &Region, message: &RaftMessage) -> bool {
         let from = message.from.as_ref().map_or(0, |peer| peer.id);
         let stale = message.epoch.unwrap_or_default().conf_ver < region::epoch(region).conf_ver;
-        stale && message::is_vote_request(message.kind) && region::peer_of(region, PeerId(from)).is_none()
+        stale && asks(message) && region::peer_of(region, PeerId(from)).is_none()
     }
 
     fn on_stranger(&mut self, message: &RaftMessage, now: MonoTime) -> Result<Decision> {
@@ -355,7 +410,15 @@ impl Store {
         let Some(to) = message.to else {
             return Ok(Decision::Drop);
         };
-        let was_here = self.registry.tombstone(id).is_some_and(|gone| to.id <= gone.0);
+        let grave = self.registry.grave(id);
+        if let Some(grave) = grave.as_ref().filter(|grave| grave.merged_into.is_some()) {
+            // The sender waits for a leader that will not come.
+            return Ok(match asks(message) {
+                true => Decision::Answer(died(message, grave)),
+                false => Decision::Drop,
+            });
+        }
+        let was_here = grave.is_some_and(|grave| to.id <= grave.peer.0);
         let interrupted = self.interrupted(id)?;
         if message.is_tombstone || was_here || !(interrupted.is_some() || message::may_create_peer(message)) {
             return Ok(Decision::Drop);
@@ -381,7 +444,7 @@ impl Store {
             id: id.0,
             ..Region::default()
         };
-        let made = self.load(to, empty, now)?;
+        let made = self.load(to, empty, Past::default(), now)?;
         // Nobody took the range since it was looked at: only this thread lets regions in that no split makes.
         let _reserved = self.has_room(message);
         Ok(Decision::Create(Box::new(made)))
@@ -427,27 +490,48 @@ impl Store {
     /// is noted: the log of this region may from then on be that of a newer peer without data, and hold its vote.
     pub fn destroy(&mut self, region: &Region, peer: PeerId) -> Result<()> {
         let id = RegionId(region.id);
-        let known = self.registry.bury(id, peer);
+        let Some((grave, known)) = self.registry.bury(id, peer) else {
+            // Its target takes its data over here.
+            return Ok(());
+        };
         // Its range may have shrunk by a split that the peer did not hear of.
         let newer = known.filter(|known| region::epoch(known).version > region::epoch(region).version);
         let region = newer.as_ref().unwrap_or(region);
-        self.write_tombstone(region, peer)?;
-        self.bury(region, peer)
+        self.write_tombstone(region, &grave)?;
+        self.bury(region, &grave)
+    }
+
+    /// Drops what is left of a peer whose region was taken over: its log. The applier noted it before.
+    pub fn end_merged(&mut self, id: RegionId) -> Result<()> {
+        match self.registry.grave(id) {
+            Some(grave) => self.bury(&buried(id, &grave), &grave),
+            None => Ok(()),
+        }
     }
 
     /// Erases what is left of a destroyed peer and, once that is durable, notes that nothing is.
-    fn bury(&self, region: &Region, peer: PeerId) -> Result<()> {
-        self.erase(region)?;
+    fn bury(&self, region: &Region, grave: &Grave) -> Result<()> {
+        let id = RegionId(region.id);
+        if !grave.merged_into.is_some() {
+            self.erase(region)?;
+        }
+        self.log.remove(id).map_err(|source| Error::Log {
+            act: "remove a region from",
+            source,
+        })?;
         self.log.sync().map_err(|source| Error::Log { act: "sync", source })?;
-        self.write_tombstone(&buried(region), peer)
+        self.write_tombstone(&buried(id, grave), grave)
     }
 
-    fn write_tombstone(&self, region: &Region, peer: PeerId) -> Result<()> {
+    fn write_tombstone(&self, region: &Region, grave: &Grave) -> Result<()> {
         let id = RegionId(region.id);
         let state = RegionState {
             state: region_state::State::Tombstone as i32,
             region: Some(region.clone()),
-            peer_id: peer.0,
+            peer_id: grave.peer.0,
+            since: Some(grave.since),
+            merged_into: grave.merged_into.0,
+            ..RegionState::default()
         };
         let mut batch = Batch::new();
         batch.put(Cf::Local, keys::region_state(id), state.encode_to_vec());
@@ -459,7 +543,6 @@ impl Store {
     }
 
     fn erase(&self, region: &Region) -> Result<()> {
-        let id = RegionId(region.id);
         if !region.peers.is_empty() && !self.registry.is_taken(region) {
             let (start, end) = (keys::data_key(&region.start_key), keys::data_end_key(&region.end_key));
             for cf in Cf::DATA {
@@ -469,11 +552,26 @@ impl Store {
                 })?;
             }
         }
-        self.log.remove(id).map_err(|source| Error::Log {
-            act: "remove a region from",
-            source,
-        })
+        Ok(())
     }
+}
+
+/// What a region waits for that stands still.
+fn merging_of(state: &RegionState) -> Option<Merging> {
+    let target = state
+        .target
+        .clone()
+        .filter(|_| state.state() == region_state::State::Merging)?;
+    let (index, term) = (state.merge_index, state.merge_term);
+    Some(Merging {
+        target,
+        at: LogPosition { index, term },
+    })
+}
+
+/// Whether the sender of a message lacks a leader, maybe for the reason that it is no member any more.
+fn asks(message: &RaftMessage) -> bool {
+    message.asks_membership || message::is_vote_request(message.kind)
 }
 
 /// The range of the raft snapshot that a message carries.
@@ -499,10 +597,24 @@ pub(crate) fn begun(state: &RaftState) -> Found {
 }
 
 /// What a tombstone names once nothing is left of the peer.
-fn buried(region: &Region) -> Region {
+fn buried(id: RegionId, grave: &Grave) -> Region {
     Region {
-        id: region.id,
+        id: id.0,
+        region_epoch: Some(grave.epoch),
         ..Region::default()
+    }
+}
+
+/// Tells a peer that its region was taken over.
+fn died(message: &RaftMessage, grave: &Grave) -> RaftMessage {
+    RaftMessage {
+        region_id: message.region_id,
+        from: message.to,
+        to: message.from,
+        epoch: Some(grave.epoch),
+        is_tombstone: true,
+        merged_into: grave.merged_into.0,
+        ..RaftMessage::default()
     }
 }
 
@@ -586,12 +698,19 @@ mod tests {
         }
     }
 
+    fn grave(peer: u64) -> Grave {
+        Grave {
+            peer: PeerId(peer),
+            ..Grave::default()
+        }
+    }
+
     #[test]
     fn a_start_finishes_a_destruction_once_and_spares_the_next_peers_vote() {
         let disk = disk();
         let store = disk.start();
         disk.vote(6);
-        store.write_tombstone(&region(), PeerId(10)).expect("memory writes");
+        store.write_tombstone(&region(), &grave(10)).expect("memory writes");
         disk.start();
         assert_eq!(disk.term(), None, "the old peer's log goes");
         disk.vote(7);
@@ -620,6 +739,7 @@ mod tests {
                 state: region_state::State::Normal as i32,
                 region: Some(region.clone()),
                 peer_id: me.id,
+                ..RegionState::default()
             };
             let applied = ApplyState {
                 applied_index: INITIAL.index,

@@ -293,6 +293,9 @@ pub fn of_region(error: kv::Error, act: Act) -> WireError {
                 region_id: region.0,
             });
         }
+        E::Merging { region } => {
+            wire.proposal_in_merging_mode = Some(errorpb::ProposalInMergingMode { region_id: region.0 });
+        }
         E::DiskFull { store } => {
             wire.disk_full = Some(errorpb::DiskFull {
                 store_id: vec![store],

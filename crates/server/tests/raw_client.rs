@@ -428,6 +428,64 @@ async fn regions_divide_while_stores_are_killed() {
     println!("{} regions, {DIVIDED} records right", regions(&cluster).len());
 }
 
+/// Regions that divided and whose data is gone become one again, while clients write and a store is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn regions_merge_when_their_data_is_gone() {
+    const PUT: u32 = 6_000;
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = dir.path().join("small.toml");
+    let options = "[raft]\nregion-split-size = \"64KiB\"\nregion-max-size = \"96KiB\"\n[pd]\nmerge-after = \"3s\"\n";
+    std::fs::write(&config, options).expect("write a configuration");
+    let mut cluster = Cluster::three(&["--config", config.to_str().expect("a path of text")]);
+    cluster.must_be_replicated();
+    let client = connect(&cluster).await;
+    let put = |number: u32, version: u64| {
+        let client = client.clone();
+        async move {
+            let deadline = MonoTime::now() + PATIENCE;
+            while let Err(error) = client.put(key(number), value(number, version)).await {
+                assert!(MonoTime::now() < deadline, "writes do not get on: {error}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    for first in (0..PUT).step_by(100) {
+        let pairs = (first..first + 100).map(|number| (key(number), value(number, 1)));
+        client.batch_put(pairs).await.expect("batch put");
+    }
+    let deadline = MonoTime::now() + PATIENCE;
+    while regions(&cluster).len() < 3 {
+        assert!(MonoTime::now() < deadline, "regions do not divide:\n{}", cluster.logs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let divided = regions(&cluster).len();
+    let kept: Vec<u32> = (0..PUT).step_by(200).collect();
+    for pair in kept.windows(2) {
+        client.delete_range(key(pair[0] + 1)..key(pair[1])).await.expect("delete range");
+    }
+    client.delete_range(key(PUT - 199)..).await.expect("delete range");
+    let victim = cluster.stores()[1];
+    let (mut version, deadline) = (1, MonoTime::now() + 3 * PATIENCE);
+    while regions(&cluster).len() > 1 {
+        assert!(MonoTime::now() < deadline, "regions do not merge:\n{}", cluster.logs());
+        version += 1;
+        for &number in &kept {
+            put(number, version).await;
+        }
+        if version == 5 {
+            cluster.nodes[victim].kill();
+            cluster.nodes[victim].start();
+            cluster.nodes[victim].must_be_ready();
+        }
+    }
+    for reader in [connect(&cluster).await, client.clone()] {
+        let found = reader.scan(.., PUT).await.expect("scan");
+        let wanted: Vec<_> = kept.iter().map(|&number| (key(number), value(number, version))).collect();
+        assert_eq!(text(found), wanted, "after {version} rounds");
+    }
+    println!("{divided} regions became one under {version} rounds of writes");
+}
+
 /// All processes at once, the placement driver too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn everything_killed_at_once() {

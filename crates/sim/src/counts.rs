@@ -20,7 +20,7 @@ pub fn sites(workload: Workload) -> Vec<&'static str> {
     }
 }
 
-const FAULTS: [&str; 34] = [
+const FAULTS: [&str; 42] = [
     "crash",
     "crash_of_all",
     "crash_lost_log_writes",
@@ -43,6 +43,14 @@ const FAULTS: [&str; 34] = [
     "split_applied_by_leader",
     "split_refused",
     "crash_after_split",
+    "merge_prepared",
+    "merge_committed",
+    "merge_applied_where_source_led",
+    "merge_given_up",
+    "merge_rolled_back",
+    "merge_waited_for_source",
+    "merge_refused",
+    "crash_in_merge",
     "region_born",
     "message_before_split",
     "message_came_early",

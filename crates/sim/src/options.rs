@@ -165,6 +165,9 @@ pub struct Options {
     pub splits: Option<Recurring>,
     /// Share of splits right after which their store crashes.
     pub crash_at_split: f64,
+    pub merges: Option<Recurring>,
+    /// Share of steps of a merge right after which their store crashes.
+    pub crash_at_merge: f64,
 
     /// Zero sends every read to a quorum.
     pub lease: Duration,
@@ -209,6 +212,8 @@ impl Options {
             conf_changes: None,
             splits: None,
             crash_at_split: 0.0,
+            merges: None,
+            crash_at_merge: 0.0,
             lease: Duration::from_millis(800),
             log_entries_max: 10_000,
             flush_interval: Duration::from_secs(10),
@@ -295,6 +300,8 @@ impl Options {
             // Drawn last: what was there before stays as it was for each seed.
             splits: maybe(rng, 0.5, (1_000, 8_000), (1, 2)),
             crash_at_split: *rng.pick(&[0.0, 0.05, 0.2]),
+            merges: maybe(rng, 0.5, (500, 6_000), (1, 2)),
+            crash_at_merge: *rng.pick(&[0.0, 0.05, 0.2]),
         }
     }
 }
@@ -367,6 +374,7 @@ impl fmt::Display for Options {
             ("campaigns", self.campaigns),
             ("conf_changes", self.conf_changes),
             ("splits", self.splits),
+            ("merges", self.merges),
         ];
         for (name, fault) in recurring {
             if let Some(fault) = fault {
@@ -380,8 +388,8 @@ impl fmt::Display for Options {
         )?;
         write!(
             f,
-            " crash_at_append={} crash_at_split={}",
-            self.crash_at_append, self.crash_at_split
+            " crash_at_append={} crash_at_split={} crash_at_merge={}",
+            self.crash_at_append, self.crash_at_split, self.crash_at_merge
         )?;
         write!(f, " swizzle={}", self.swizzle)?;
         write!(
@@ -415,6 +423,7 @@ mod tests {
             ("reorder", |mix| mix.network.reorder > 0.0),
             ("conf_changes", |mix| mix.conf_changes.is_some()),
             ("splits", |mix| mix.splits.is_some()),
+            ("merges", |mix| mix.merges.is_some()),
             ("lease", |mix| !mix.lease.is_zero()),
         ] {
             assert!((10..=90).contains(&share(on)), "{name} is on in {} of 100 seeds", share(on));

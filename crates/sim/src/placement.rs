@@ -53,6 +53,7 @@ fn machine(recovered: Recovered) -> Machine<Asker> {
         peer_urls: urls,
         cluster_id_if_new: crate::store::CLUSTER.0,
         max_peer_count_if_new: 3,
+        merge_after: std::time::Duration::ZERO,
     };
     Machine::new(options, state, recovered.index)
 }

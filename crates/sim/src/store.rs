@@ -14,7 +14,7 @@ use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId};
 use bytes::Bytes;
 use engine::MemEngine;
 use proto::metapb::Region;
-use raftstore::apply::{Applier, ApplyTask, Change};
+use raftstore::apply::{Applier, ApplyTask, Change, MergeStep, Outcome};
 use raftstore::delegate::Delegate;
 use raftstore::log::{MemLog, RaftLog};
 use raftstore::peer::{Effects, Event, Peer, RaftWrite};
@@ -203,6 +203,7 @@ pub struct Store {
     /// Peers to which a raft snapshot streams.
     streams: BTreeSet<(RegionId, PeerId)>,
     split_recently: bool,
+    merged_recently: bool,
     pub counts: Counts,
 }
 
@@ -244,6 +245,7 @@ impl Store {
             syncing: Vec::new(),
             streams: BTreeSet::new(),
             split_recently: false,
+            merged_recently: false,
             counts: Counts::default(),
         }
     }
@@ -351,6 +353,13 @@ impl Store {
                 let mut fx = Effects::default();
                 cell.peer.destroy(&mut fx);
                 self.carry_out(now, region, fx, out);
+                return false;
+            }
+            Decision::Clear(regions) => {
+                regions.into_iter().for_each(|region| self.destroy(region));
+                self.counts.add("merge_cleared_for_snapshot");
+                let all: Vec<_> = self.cells.keys().copied().collect();
+                all.into_iter().for_each(|region| self.resume(now, region, out));
                 return false;
             }
             Decision::Create(made) => {
@@ -470,11 +479,7 @@ impl Store {
         let Some(cell) = self.cells.get_mut(&region) else { return };
         let peer = cell.peer.peer_id();
         for task in fx.apply {
-            cell.tasks.push_back(task);
-            if cell.tasks.len() == 1 {
-                out.wake
-                    .push((now + self.rng.exponential(self.pace.apply_mean), Timer::Applied(region, peer)));
-            }
+            self.give_task(now, region, task, out);
         }
         for fetch in fx.fetch {
             let log = self.data.log.clone();
@@ -491,7 +496,11 @@ impl Store {
             fx.writes.iter().filter(|write| write.compact_to.is_some()).count() as u64,
         );
         self.writes.extend(fx.writes);
-        fx.send.into_iter().for_each(|message| self.send_raft(message, out));
+        let tell = fx.tell.into_iter();
+        fx.send
+            .into_iter()
+            .chain(tell)
+            .for_each(|message| self.send_raft(message, out));
         fx.send_snapshot
             .into_iter()
             .for_each(|message| self.send_snapshot(now, message, out));
@@ -522,6 +531,61 @@ impl Store {
         if fx.destroy {
             self.destroy(region);
         }
+    }
+
+    /// Gives a region's applier a task.
+    fn give_task(&mut self, now: MonoTime, region: RegionId, task: ApplyTask, out: &mut Out) {
+        let Some(cell) = self.cells.get_mut(&region) else { return };
+        cell.tasks.push_back(task);
+        if cell.tasks.len() == 1 {
+            let took = self.rng.exponential(self.pace.apply_mean);
+            out.wake.push((now + took, Timer::Applied(region, cell.peer.peer_id())));
+        }
+    }
+
+    fn resume(&mut self, now: MonoTime, region: RegionId, out: &mut Out) {
+        self.give_task(now, region, ApplyTask::Resume, out);
+    }
+
+    /// What a merge that was applied asks of other regions here.
+    fn spread_merge(&mut self, now: MonoTime, region: RegionId, outcome: &Outcome, out: &mut Out) {
+        if let Some(merged) = outcome.merged {
+            self.end_merged(merged);
+        }
+        if let Some(wakes) = outcome.wakes {
+            self.resume(now, wakes, out);
+        }
+        match outcome.waits {
+            Some(wait) if wait.is_gone => {
+                self.counts.add("merge_source_gone");
+                self.post(now, region, Event::SourceGone, out);
+            }
+            Some(wait) => {
+                self.counts.add("merge_waited_for_source");
+                self.post(now, wait.source, Event::CatchUp { at: wait.at }, out);
+            }
+            None => {}
+        }
+        for left in &outcome.leaves {
+            self.post(now, *left, Event::Left, out);
+        }
+    }
+
+    fn end_merged(&mut self, region: RegionId) {
+        self.counts.add("merge_applied");
+        if let Some(mut cell) = self.cells.remove(&region) {
+            self.counts
+                .add_many("merge_applied_where_source_led", u64::from(cell.peer.is_leader()));
+            let mut fx = Effects::default();
+            cell.peer.destroy(&mut fx);
+            fx.answers.into_iter().for_each(|(reply, result)| reply(result));
+            fx.read_errors.into_iter().for_each(|(reply, error)| reply(Err(error)));
+            fx.admin_answers.into_iter().for_each(|(reply, result)| reply(result));
+        }
+        self.delegates.remove(&region);
+        self.writes.retain(|write| write.region != region);
+        let done = self.control.end_merged(region);
+        done.unwrap_or_else(|error| self.stop(&error));
     }
 
     fn in_background(&mut self, now: MonoTime, region: RegionId, peer: PeerId, work: Box<dyn FnOnceEvent>, out: &mut Out) {
@@ -579,7 +643,9 @@ impl Store {
                 .push((now + self.rng.exponential(self.pace.apply_mean), Timer::Applied(region, peer)));
         }
         let outcome = cell.applier.run(task);
-        let outcome = outcome.unwrap_or_else(|error| self.stop(&error));
+        let mut outcome = outcome.unwrap_or_else(|error| self.stop(&error));
+        self.requeue(now, region, std::mem::take(&mut outcome.resumed), out);
+        self.spread_merge(now, region, &outcome, out);
         outcome.answers.into_iter().for_each(|(reply, result)| reply(result));
         outcome.admin_answers.into_iter().for_each(|(reply, result)| reply(result));
         if let Some(job) = outcome.generate {
@@ -594,11 +660,42 @@ impl Store {
             match change {
                 Change::Conf(_) => self.counts.add("conf_change_applied"),
                 Change::Split(_) => self.note_split(region),
+                Change::Merge(merge) => self.note_merge(&merge.step),
             }
         }
         // Before the region's peer hears of the split, which may let them stand for election.
         self.bear(now, outcome.born, out);
         self.post(now, region, Event::Applied(applied), out);
+    }
+
+    /// Puts tasks that waited before all others of the region.
+    fn requeue(&mut self, now: MonoTime, region: RegionId, tasks: Vec<ApplyTask>, out: &mut Out) {
+        let Some(cell) = self.cells.get_mut(&region).filter(|_| !tasks.is_empty()) else {
+            return;
+        };
+        let was_idle = cell.tasks.is_empty();
+        tasks.into_iter().rev().for_each(|task| cell.tasks.push_front(task));
+        if was_idle {
+            let took = self.rng.exponential(self.pace.apply_mean);
+            out.wake.push((now + took, Timer::Applied(region, cell.peer.peer_id())));
+        }
+    }
+
+    fn note_merge(&mut self, step: &MergeStep) {
+        let (count, is_fresh) = match step {
+            MergeStep::Prepared { left: false, .. } => ("merge_prepared", true),
+            MergeStep::Prepared { left: true, .. } => ("merge_prepared_too_late", true),
+            MergeStep::Committed(_) => ("merge_committed", true),
+            MergeStep::GivenUp => ("merge_given_up", false),
+            MergeStep::RolledBack => ("merge_rolled_back", false),
+        };
+        self.counts.add(count);
+        self.merged_recently |= is_fresh;
+    }
+
+    /// Whether a region came to stand still, or was taken over, since this was asked last.
+    pub fn take_merged_recently(&mut self) -> bool {
+        std::mem::take(&mut self.merged_recently)
     }
 
     /// Counts in what state a split found the region's peer.

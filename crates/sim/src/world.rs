@@ -385,6 +385,10 @@ impl World {
         if running.take_split_recently() {
             self.maybe_crash_after_split(store);
         }
+        let running = self.running_mut(store).expect("it ran a moment ago");
+        if running.take_merged_recently() {
+            self.maybe_crash_in_merge(store);
+        }
         self.carry_out_store(store, out)
     }
 
@@ -502,7 +506,11 @@ impl std::fmt::Display for Position<'_> {
             peer.last_index(),
             peer.committed_index()
         )?;
-        write!(f, " applied={}", peer.applied().index)
+        write!(f, " applied={}", peer.applied().index)?;
+        match peer.merging() {
+            Some((merging, left)) => write!(f, " merges into r{} left={left}", merging.target.id),
+            None => Ok(()),
+        }
     }
 }
 

@@ -543,7 +543,7 @@ impl Mvcc {
             if cell.lock_of(start_ts).is_some() {
                 match commit_ts {
                     0 => cell.roll_back(start_ts)?,
-                    commit_ts => cell.commit(key, start_ts, commit_ts)?,
+                    commit_ts => drop(cell.commit(key, start_ts, commit_ts)?),
                 }
             }
         }

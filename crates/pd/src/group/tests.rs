@@ -73,6 +73,7 @@ impl Cluster {
             client_urls,
             cluster_id_if_new: 70 + id.0,
             max_peer_count_if_new: 3,
+            merge_after: Duration::ZERO,
         };
         let state = State::from_record(disk.snapshot.state.clone());
         let member = Member {

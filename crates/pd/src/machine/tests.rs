@@ -28,6 +28,7 @@ fn options() -> Options {
         cluster_id_if_new: 77,
         member: MemberId(5),
         max_peer_count_if_new: 3,
+        merge_after: Duration::ZERO,
         ..Options::default()
     }
 }

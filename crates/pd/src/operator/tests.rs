@@ -238,7 +238,7 @@ impl World {
                 Operator::TransferLeader(to) => {
                     info.leader = to;
                 }
-                Operator::Split(_) => unreachable!("no plan divides a region"),
+                Operator::Split(_) | Operator::Merge(_) => unreachable!("no plan divides a region or merges it"),
             }
             // The leader reports that it was done.
             let info = &self.regions[at];

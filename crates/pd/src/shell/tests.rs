@@ -25,6 +25,7 @@ fn options() -> Options {
         name: "pd-1".to_owned(),
         cluster_id_if_new: 7,
         max_peer_count_if_new: 3,
+        merge_after: Duration::ZERO,
         ..Options::default()
     }
 }

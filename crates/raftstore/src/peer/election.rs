@@ -40,6 +40,11 @@ impl Election {
         self.votes_from
     }
 
+    /// Ticks since a leader last spoke.
+    pub fn silence(&self, tick: u64) -> u64 {
+        tick - self.heard_leader
+    }
+
     pub fn heard_leader(&mut self, tick: u64) {
         self.heard_leader = tick;
     }
@@ -64,7 +69,7 @@ impl Peer {
 
     fn maybe_campaign_again(&mut self) {
         let timeout = u64::from(self.config.election_ticks);
-        let silence = self.ticks - self.election.heard_leader;
+        let silence = self.election.silence(self.ticks);
         if self.is_leader() || self.node.raft.leader_id != INVALID_ID || silence < timeout {
             self.election.again = None;
             return;

@@ -5,12 +5,14 @@ use std::time::Duration;
 use base::{MonoTime, PeerId};
 use raft::ProgressState;
 
-use crate::region;
+use crate::{RaftMessage, region};
 
 use super::{Effects, Peer, RaftWrite, Report};
 
 /// Ticks between looks at the log's length.
 const COMPACT_TICKS: u64 = 10;
+/// A peer that no leader speaks to for this many election timeouts asks whether it is a member, and again after as many.
+const ASK_ELECTIONS: u64 = 4;
 /// A peer not heard of for this many election timeouts is reported as down.
 const DOWN_ELECTIONS: u32 = 20;
 
@@ -30,12 +32,31 @@ impl Peer {
         self.tick_election();
         self.tick_reads(fx);
         self.tick_size(fx);
+        self.tick_merge(now, fx);
+        self.tick_membership(fx);
         if self.ticks.is_multiple_of(COMPACT_TICKS) {
             self.maybe_compact(fx);
         }
         if self.is_leader() && now.since(self.reported) >= self.report_interval(now) {
             self.report(now, fx);
         }
+    }
+
+    /// A learner that was removed while it was away never campaigns, so that nobody would tell it.
+    fn tick_membership(&self, fx: &mut Effects) {
+        let pause = ASK_ELECTIONS * u64::from(self.config.election_ticks);
+        if self.is_leader() || self.election.silence(self.ticks) < pause || !self.ticks.is_multiple_of(pause) {
+            return;
+        }
+        let others = self.region.peers.iter().filter(|peer| peer.id != self.me.id);
+        fx.send.extend(others.map(|peer| RaftMessage {
+            region_id: self.region.id,
+            from: Some(self.me),
+            to: Some(*peer),
+            epoch: self.region.region_epoch,
+            asks_membership: true,
+            ..RaftMessage::default()
+        }));
     }
 
     /// How long the placement driver waits at most for news. A tick when peers catch up, fall behind or fall silent, and when it

@@ -78,6 +78,7 @@ impl Peer {
         if !self.is_leader() {
             return Err(self.not_leader());
         }
+        self.check_standing()?;
         // A client that saw an older term by more than one speaks of a leadership long past.
         if ctx.term > 0 && self.term() > ctx.term + 1 {
             return Err(Error::StaleCommand);
@@ -172,9 +173,7 @@ impl Peer {
             region: self.region_id(),
             reason,
         };
-        if !self.is_leader() {
-            return Err(self.not_leader().into());
-        }
+        self.check_may_change()?;
         if !self.applied_in_term() || self.node.raft.has_pending_conf() {
             return Err(refused("another change of membership may be under way"));
         }

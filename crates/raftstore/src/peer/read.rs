@@ -109,6 +109,7 @@ impl Peer {
                 region: self.region_id(),
             });
         }
+        self.check_standing()?;
         if self.node.raft.leader_id == 0 {
             return Err(Error::ReadIndexNotReady {
                 region: self.region_id(),

@@ -183,7 +183,7 @@ impl Peer {
         (self.role, self.term) = (role, term);
     }
 
-    fn unpublish(&mut self, fx: &mut Effects) {
+    pub(super) fn unpublish(&mut self, fx: &mut Effects) {
         if std::mem::take(&mut self.published) {
             fx.publish = Some(None);
         }
@@ -191,7 +191,7 @@ impl Peer {
 
     /// Lends reads to other threads once this leader applied an entry of its term, and again when the region changes.
     pub(super) fn publish(&mut self, fx: &mut Effects) {
-        if self.is_leader() && self.applied_in_term() {
+        if self.is_leader() && self.applied_in_term() && self.standing.is_none() {
             self.published = true;
             fx.publish = Some(Some(crate::delegate::Delegate {
                 region: self.region.clone(),
@@ -209,6 +209,7 @@ impl Peer {
             let conf_state = region::conf_state(&region);
             self.region = Arc::new(region);
             self.siblings = Arc::default();
+            (self.standing, self.lacks_source) = (None, false);
             self.node.mut_store().set_conf_state(conf_state);
         }
         self.size.on_put(applied.put_bytes, applied.put_keys);
@@ -217,6 +218,10 @@ impl Peer {
                 Change::Conf(conf) => conf,
                 Change::Split(parts) => {
                     self.on_divided(now, parts, fx);
+                    continue;
+                }
+                Change::Merge(merge) => {
+                    self.on_merge_step(now, merge, fx);
                     continue;
                 }
             };
@@ -322,8 +327,9 @@ impl Peer {
     pub(super) fn on_generated(&mut self, generated: Option<Generated>) {
         self.generating = false;
         // A snapshot of another membership may not list the peer that needs it, which then refuses it for ever.
-        let Some(generated) = generated.filter(|generated| region::epoch(&generated.region) == region::epoch(&self.region))
-        else {
+        let is_current = |generated: &Generated| region::epoch(&generated.region) == region::epoch(&self.region);
+        // Nor does one tell that the region stands still.
+        let Some(generated) = generated.filter(|generated| is_current(generated) && self.standing.is_none()) else {
             return;
         };
         let mut snapshot = eraftpb::Snapshot::default();
@@ -343,7 +349,8 @@ impl Peer {
     fn collect_wanted(&mut self, fx: &mut Effects) {
         let wanted = self.node.mut_store().take_wanted();
         fx.fetch.extend(wanted.fetches);
-        if wanted.snapshot.is_some() && !self.generating && self.is_leader() && self.is_initialized() {
+        let may_generate = !self.generating && self.standing.is_none();
+        if wanted.snapshot.is_some() && may_generate && self.is_leader() && self.is_initialized() {
             self.generating = true;
             fx.apply.push(ApplyTask::Generate);
         }

@@ -33,10 +33,10 @@ pub(super) struct Size {
 }
 
 impl Size {
-    /// About how large the region is; zero before it was measured.
+    /// About how large the region is; zero before it was measured, and never afterwards.
     pub fn about(&self) -> (u64, u64) {
         match self.is_known {
-            true => (self.bytes + self.put_bytes, self.keys + self.put_keys),
+            true => ((self.bytes + self.put_bytes).max(1), self.keys + self.put_keys),
             false => (0, 0),
         }
     }
@@ -44,6 +44,11 @@ impl Size {
     pub fn on_put(&mut self, bytes: u64, keys: u64) {
         self.put_bytes += bytes;
         self.put_keys += keys;
+    }
+
+    /// Another region became part of it.
+    pub fn on_grown(&mut self) {
+        (self.is_known, self.next_walk) = (false, 0);
     }
 
     /// One of `parts` parts of about equal size.

@@ -33,9 +33,7 @@ impl Peer {
     }
 
     fn propose_split(&mut self, epoch: RegionEpoch, parts: Vec<SplitOne>) -> Result<(), AdminError> {
-        if !self.is_leader() {
-            return Err(self.not_leader().into());
-        }
+        self.check_may_change()?;
         if let Err(error) = split::split(&self.region, epoch, &parts) {
             return Err(match error {
                 AdminError::Region(error) => self.with_siblings(error).into(),
@@ -53,12 +51,8 @@ impl Peer {
 
     /// The region was divided; the new regions' peers are on this store already.
     pub(super) fn on_divided(&mut self, now: MonoTime, parts: Parts, fx: &mut Effects) {
-        self.region = Arc::new(parts.region);
-        // A snapshot of the old range would cover what others hold now.
-        self.generated = None;
-        self.node.mut_store().drop_snapshot();
-        // Who was lent reads may read the old range no more: others write to a part of it from now on.
-        self.lease.renew_readers();
+        // A raft snapshot of the old range would cover what others hold now, and they write to a part of it.
+        self.on_range(parts.region);
         self.size.on_divided(parts.children.len() as u64 + 1);
         if self.is_leader() && !self.destroyed {
             fx.campaign.extend(parts.children.iter().map(|child| RegionId(child.id)));

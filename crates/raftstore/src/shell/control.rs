@@ -12,19 +12,23 @@ use tracing::info;
 use super::{Shared, answer_error, background, give_answers};
 use crate::Result;
 use crate::apply::ApplyTask;
-use crate::peer::{Effects, Event};
+use crate::peer::{Effects, Event, Peer};
 
 pub(super) enum Control {
     /// This store's peer of the region was removed from it.
     Destroy { region: RegionId },
+    /// These regions were merged away elsewhere, and are in the way of a raft snapshot.
+    Clear(Vec<RegionId>),
+    /// The region was taken over by its neighbour here.
+    Merged { region: RegionId },
 }
 
 pub(super) fn start(shared: Arc<Shared>, inbox: Receiver<Control>) -> JoinHandle<()> {
     base::thread::spawn("raft-control", move || {
         while !shared.shutdown.is_stopped() {
             match inbox.recv_timeout(Duration::from_millis(50)) {
-                Ok(Control::Destroy { region }) => {
-                    if let Err(error) = destroy(&shared, region) {
+                Ok(control) => {
+                    if let Err(error) = carry_out(&shared, control) {
                         return shared.die(&error);
                     }
                 }
@@ -35,10 +39,36 @@ pub(super) fn start(shared: Arc<Shared>, inbox: Receiver<Control>) -> JoinHandle
     })
 }
 
+fn carry_out(shared: &Shared, control: Control) -> Result<()> {
+    match control {
+        Control::Destroy { region } => destroy(shared, region),
+        Control::Clear(regions) => {
+            regions.into_iter().try_for_each(|region| destroy(shared, region))?;
+            // One of them may be what another region waits for.
+            shared.appliers.broadcast(|| ApplyTask::Resume);
+            Ok(())
+        }
+        Control::Merged { region } => {
+            end(shared, region);
+            shared.store.lock().end_merged(region)?;
+            info!(region_id = region.0, "region merged into its neighbour");
+            Ok(())
+        }
+    }
+}
+
 fn destroy(shared: &Shared, region: RegionId) -> Result<()> {
-    let Some((mut peer, events)) = shared.peers.remove(region) else {
+    let Some(peer) = end(shared, region) else {
         return Ok(());
     };
+    shared.store.lock().destroy(peer.region(), peer.peer_id())?;
+    info!(region_id = region.0, peer_id = peer.peer_id().0, "peer destroyed");
+    Ok(())
+}
+
+/// Takes the peer away, and answers all who wait for it.
+fn end(shared: &Shared, region: RegionId) -> Option<Peer> {
+    let (mut peer, events) = shared.peers.remove(region)?;
     let mut fx = Effects::default();
     peer.destroy(&mut fx);
     give_answers(&mut fx);
@@ -50,10 +80,8 @@ fn destroy(shared: &Shared, region: RegionId) -> Result<()> {
     }
     shared.delegates.write().remove(&region);
     shared.applied.lock().remove(&region);
-    shared.store.lock().destroy(peer.region(), peer.peer_id())?;
     shared.reporter.forget(region);
-    info!(region_id = region.0, peer_id = peer.peer_id().0, "peer destroyed");
-    Ok(())
+    Some(peer)
 }
 
 /// Entries that this peer will not apply: whether others do is not known here.

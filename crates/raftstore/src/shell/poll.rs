@@ -1,5 +1,6 @@
 //! The raft pool and the apply pool.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -67,6 +68,12 @@ fn carry_out(shared: &Shared, peer: &mut Peer, mut fx: Effects, batch: &mut Batc
         }
     }
     batch.messages.append(&mut fx.send);
+    for message in fx.tell.drain(..) {
+        match message.to.is_some_and(|to| to.store_id == shared.store_id.0) {
+            true => shared.deliver(RegionId(message.region_id), message),
+            false => batch.messages.push(message),
+        }
+    }
     batch.io.writes.append(&mut fx.writes);
     batch.io.fetches.extend(fx.fetch.drain(..).map(|fetch| (region, fetch)));
     for task in fx.apply.drain(..) {
@@ -131,10 +138,14 @@ pub(super) fn start_apply(n: u32, shared: Arc<Shared>, ready: Ready<Applier, App
     base::thread::spawn(&format!("apply-{n}"), move || {
         while !shared.shutdown.is_stopped() {
             ready.poll(WAIT, &mut |applier, tasks| {
-                for task in merge(tasks) {
+                let mut tasks = VecDeque::from(merge(tasks));
+                while let Some(task) = tasks.pop_front() {
                     let timer = metrics::APPLY.start_timer();
                     match applier.run(task) {
-                        Ok(outcome) => {
+                        Ok(mut outcome) => {
+                            for resumed in std::mem::take(&mut outcome.resumed).into_iter().rev() {
+                                tasks.push_front(resumed);
+                            }
                             if let Err(error) = finish(&shared, applier.region_id(), outcome) {
                                 return shared.die(&error);
                             }
@@ -163,6 +174,23 @@ fn merge(tasks: impl IntoIterator<Item = ApplyTask>) -> Vec<ApplyTask> {
 fn finish(shared: &Shared, region: RegionId, outcome: Outcome) -> crate::Result<()> {
     // Before the region's peer hears of the split, which may let them stand for election.
     shared.bear(outcome.born)?;
+    if let Some(merged) = outcome.merged {
+        // The control thread lives as long as anybody can send.
+        drop(shared.control.send(control::Control::Merged { region: merged }));
+    }
+    // Of those below, regions that are gone need no news.
+    if let Some(wakes) = outcome.wakes {
+        let _gone = shared.appliers.send(wakes, ApplyTask::Resume);
+    }
+    if let Some(wait) = outcome.waits {
+        let _gone = match wait.is_gone {
+            true => shared.peers.send(region, Event::SourceGone),
+            false => shared.peers.send(wait.source, Event::CatchUp { at: wait.at }),
+        };
+    }
+    for left in outcome.leaves {
+        let _gone = shared.peers.send(left, Event::Left);
+    }
     let mut answers = outcome.answers;
     if answers.len() == 1 {
         answers.drain(..).for_each(|(reply, result)| reply(result));

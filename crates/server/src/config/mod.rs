@@ -130,6 +130,9 @@ section! { "pd",
         /// How long versions that were overwritten or deleted can still be read; then they are collected. At least 1 s, or 0: clients move
         /// the safe point. Once a client does, as TiDB, it alone goes on. Fixed at start.
         pub gc_life_time: Span = Span::secs(86_400),
+        /// How long a region of at most 20 MiB and 200,000 keys stays as it is before it becomes part of a neighbour. 0: for ever. Fixed
+        /// at start.
+        pub merge_after: Span = Span::secs(3_600),
     }
 }
 

@@ -60,6 +60,7 @@ impl PdNode {
             peer_urls: me.peer_urls.clone(),
             cluster_id_if_new: random_id(),
             max_peer_count_if_new: config.pd.replicas as u32,
+            merge_after: config.pd.merge_after.0,
         };
         let links = Links::new(group, begin::url(&address));
         let pd = Pd::start(handle.clone(), log, options, links, random_id());

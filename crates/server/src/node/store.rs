@@ -545,6 +545,16 @@ fn on_news(started: Arc<OnceLock<RaftStore>>, splitter: Arc<OnceLock<Splitter>>)
                         }
                         return;
                     }
+                    Operator::Merge(target) => {
+                        info!(region_id = region.0, target = target.id, "placement driver wants a merge");
+                        // Told again as long as it is wanted.
+                        let told = move |outcome| {
+                            if let Err(error) = outcome {
+                                debug!(region_id = region.0, error = %base::log::chain(&error), "region was not merged");
+                            }
+                        };
+                        return raft.merge(region, epoch, target, Box::new(told));
+                    }
                     Operator::TransferLeader(peer) => {
                         info!(
                             region_id = region.0,

@@ -80,6 +80,7 @@ fn told((region, operator, age): (RegionId, Operator, Duration)) -> StandingOper
         Operator::Remove(peer) => ("remove", Some(peer)),
         Operator::TransferLeader(peer) => ("transfer-leader", Some(peer)),
         Operator::Split(_) => ("split", None),
+        Operator::Merge(_) => ("merge", None),
     };
     StandingOperator {
         region_id: region.0,

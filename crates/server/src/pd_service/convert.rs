@@ -60,6 +60,12 @@ pub fn operator_to_wire(info: &RegionInfo, operator: Operator) -> RegionHeartbea
                 ..order
             };
         }
+        Operator::Merge(target) => {
+            return RegionHeartbeatResponse {
+                merge: Some(pdpb::Merge { target: Some(target) }),
+                ..order
+            };
+        }
         Operator::TransferLeader(peer) => {
             let transfer_leader = Some(pdpb::TransferLeader {
                 peer: Some(peer),
@@ -84,6 +90,9 @@ pub fn operator_to_wire(info: &RegionInfo, operator: Operator) -> RegionHeartbea
 pub fn operator_of_wire(response: &RegionHeartbeatResponse) -> Option<Operator> {
     if let Some(split) = response.split_region.as_ref().filter(|split| !split.keys.is_empty()) {
         return Some(Operator::Split(split.keys.clone()));
+    }
+    if let Some(target) = response.merge.as_ref().and_then(|merge| merge.target.clone()) {
+        return Some(Operator::Merge(target));
     }
     if let Some(peer) = response.transfer_leader.as_ref().and_then(|transfer| transfer.peer) {
         return Some(Operator::TransferLeader(peer));

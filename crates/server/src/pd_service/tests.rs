@@ -92,6 +92,7 @@ fn open_alone(dir: &Path, url: String) -> Pd {
         peer_urls: vec![url.clone()],
         cluster_id_if_new: CLUSTER,
         max_peer_count_if_new: 3,
+        merge_after: std::time::Duration::ZERO,
     };
     let mut log = FileLog::open(dir, id).unwrap();
     if log.is_new() {

@@ -50,6 +50,7 @@ impl Member {
             peer_urls: me.peer_urls,
             cluster_id_if_new: crate::store::CLUSTER.0,
             max_peer_count_if_new: 3,
+            merge_after: std::time::Duration::ZERO,
         };
         let state = State::from_record(stored.snapshot.state.clone());
         Member {

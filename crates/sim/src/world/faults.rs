@@ -48,6 +48,7 @@ pub enum Kind {
     Campaign,
     ConfChange,
     Split,
+    Merge,
 }
 
 /// Voters that a region keeps whatever the membership changes.
@@ -67,6 +68,7 @@ impl World {
             Kind::Campaign,
             Kind::ConfChange,
             Kind::Split,
+            Kind::Merge,
         ] {
             self.schedule(kind);
         }
@@ -83,6 +85,7 @@ impl World {
             Kind::Campaign => self.options.campaigns,
             Kind::ConfChange => self.options.conf_changes,
             Kind::Split => self.options.splits,
+            Kind::Merge => self.options.merges,
         }
     }
 
@@ -108,7 +111,7 @@ impl World {
         self.network.mend_all();
         self.network.options = NetworkOptions::healthy();
         (self.options.crash_at_vote, self.options.crash_at_append) = (0.0, 0.0);
-        self.options.crash_at_split = 0.0;
+        (self.options.crash_at_split, self.options.crash_at_merge) = (0.0, 0.0);
         // While the wall clock is behind the timestamps given already, their milliseconds stand still, and no lock outlives its time.
         self.wall_off_ms = self.wall_off_max_ms;
         self.note("heal");
@@ -195,6 +198,7 @@ impl World {
             Kind::Campaign => self.campaign_some(),
             Kind::ConfChange => self.change_some_membership(),
             Kind::Split => self.split_some(),
+            Kind::Merge => self.merge_some(),
         }
     }
 
@@ -316,6 +320,15 @@ impl World {
     pub(super) fn maybe_crash_after_split(&mut self, store: u64) {
         if self.chaos && self.rng_faults.chance(self.options.crash_at_split) {
             self.counts.add("crash_after_split");
+            let after = Duration::from_micros(self.rng_faults.between(0, 3_000));
+            self.after(after, Fault::Crash(store));
+        }
+    }
+
+    /// A store dies right after a region came to stand still there, or was taken over.
+    pub(super) fn maybe_crash_in_merge(&mut self, store: u64) {
+        if self.chaos && self.rng_faults.chance(self.options.crash_at_merge) {
+            self.counts.add("crash_in_merge");
             let after = Duration::from_micros(self.rng_faults.between(0, 3_000));
             self.after(after, Fault::Crash(store));
         }

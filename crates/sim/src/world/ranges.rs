@@ -88,6 +88,59 @@ impl World {
     }
 }
 
+impl World {
+    /// Asks a region's leader to merge it into a neighbour; now and then that neighbour changes at the same time.
+    pub(super) fn merge_some(&mut self) {
+        let region = self.pick_region();
+        let Some((store, leader)) = self.leader(region) else { return };
+        let source = (**leader.region()).clone();
+        let neighbours: Vec<Region> = self
+            .region_ids()
+            .into_iter()
+            .filter_map(|id| Some((**self.leader(id)?.1.region()).clone()))
+            .filter(|other| raftstore::merge::prepare(&source, raftstore::region::epoch(&source), other).is_ok())
+            .collect();
+        if neighbours.is_empty() {
+            return self.counts.add("merge_without_neighbour");
+        }
+        let target = self.rng_faults.pick(&neighbours).clone();
+        let mut epoch = raftstore::region::epoch(&source);
+        if self.rng_faults.chance(0.05) {
+            epoch.version -= 1;
+        }
+        self.merge(store, region, epoch, target.clone());
+        match self.rng_faults.between(0, 9) {
+            0 => self.change_membership_somehow(RegionId(target.id)),
+            1 => self.split_region(RegionId(target.id)),
+            // Both ways at once: at most one of the two comes about.
+            2 => {
+                if let Some((store, _)) = self.leader(RegionId(target.id)) {
+                    self.merge(store, RegionId(target.id), raftstore::region::epoch(&target), source);
+                }
+            }
+            3 => self.crash(store),
+            _ => {}
+        }
+        if self.running(store).is_none() {
+            let down = Duration::from_millis(self.rng_faults.between(5, 2_000));
+            self.after(down, Fault::Restart(store));
+        }
+    }
+
+    /// Asks a store that leads the region to merge it into `target`.
+    pub fn merge(&mut self, store: u64, region: RegionId, epoch: RegionEpoch, target: Region) {
+        self.counts.add("merge_asked");
+        let outcomes = self.admin_outcomes.clone();
+        let reply = Box::new(move |outcome: Result<(), AdminError>| {
+            outcomes
+                .lock()
+                .add(if outcome.is_ok() { "merge_ok" } else { "merge_refused" });
+        });
+        let target = Box::new(target);
+        self.post(store, region, peer::Event::Merge { epoch, target, reply });
+    }
+}
+
 /// Where a region may end: at a user's key, never between versions of one.
 fn border(cf: Cf, key: Bytes, transactional: bool) -> Option<Bytes> {
     match (transactional, cf) {
