@@ -55,10 +55,7 @@ fn clients(mut report: Report, arguments: &[String]) -> Result<bool> {
     arguments.extend(["--runner".into(), format!("rust={} load", core.display())]);
     arguments.extend(bindings::runners(Profile::Release, &Language::ALL, "load"));
     if !report.has_failed() {
-        report.stage("bench", || {
-            stage::must(&mut workspace::build(Profile::Release, &["ferrite-bench"]))?;
-            bench(&arguments)
-        });
+        report.stage("bench", || bench(&arguments));
     }
     Ok(report.finish())
 }

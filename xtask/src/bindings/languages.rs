@@ -76,12 +76,11 @@ pub fn out(profile: Profile) -> PathBuf {
 }
 
 pub fn build(profile: Profile, languages: &[Language]) -> Result<()> {
-    stage::must(&mut of_root(profile))?;
+    of_root(profile)?;
     extensions(profile, languages)?;
     for language in languages {
         let built = match language {
-            Language::C => c(profile),
-            Language::Cpp => cpp(profile),
+            Language::C | Language::Cpp => programs(profile, *language),
             Language::Python => python(profile),
             Language::Java => java(profile),
             Language::Node => node(profile),
@@ -91,12 +90,23 @@ pub fn build(profile: Profile, languages: &[Language]) -> Result<()> {
     Ok(())
 }
 
-/// What the root's workspace brings: server, suite and C library. Where the whole workspace was built before, as in continuous integration, building
-/// it again costs nothing, but these alone would ask for other features of what they depend on.
-fn of_root(profile: Profile) -> Command {
-    match workspace::in_ci() && profile == Profile::Dev {
-        true => workspace::cargo(&["build", "--locked", "--workspace"]),
-        false => workspace::build(profile, &["ferrite-server", "ferrite-client-c", "ferrite-conformance"]),
+/// Builds what the root's workspace brings: server, suite and C library, in release also the benchmark. Always the same packages together, as
+/// others would ask for other features of what they depend on, and build it anew; where the whole workspace was built before, as in continuous
+/// integration, all of it costs nothing. In release the C library stands alone, as its static form wants another kind of code of all others.
+pub fn of_root(profile: Profile) -> Result<()> {
+    match profile {
+        Profile::Dev if workspace::in_ci() => stage::must(&mut workspace::cargo(&["build", "--locked", "--workspace"])),
+        Profile::Dev => stage::must(&mut workspace::build(
+            profile,
+            &["ferrite-server", "ferrite-client-c", "ferrite-conformance"],
+        )),
+        Profile::Release => {
+            stage::must(&mut workspace::build(
+                profile,
+                &["ferrite-server", "ferrite-bench", "ferrite-conformance"],
+            ))?;
+            stage::must(&mut workspace::build(profile, &["ferrite-client-c"]))
+        }
     }
 }
 
@@ -120,33 +130,31 @@ pub fn library(profile: Profile, name: &str) -> PathBuf {
 }
 
 /// Compiles the programs against the C library.
-fn c(profile: Profile) -> Result<()> {
-    compile(profile, "c", &["cc", "-std=c11"], "c")
-}
-
-fn cpp(profile: Profile) -> Result<()> {
-    compile(profile, "cpp", &["g++", "-std=c++20"], "cpp")
-}
-
-fn compile(profile: Profile, folder: &str, compiler: &[&str], ending: &str) -> Result<()> {
-    let (bindings, to, library) = (
-        workspace::root().join("bindings"),
-        fresh(profile, folder)?,
-        library(profile, "ferrite_client"),
-    );
-    let libraries = library.parent().context("a library lies in a folder")?.display().to_string();
+fn programs(profile: Profile, language: Language) -> Result<()> {
+    let to = fresh(profile, language.name())?;
+    let tests = workspace::root().join("bindings").join(language.name()).join("tests");
     for program in ["conformance", "load"] {
-        let mut command = Command::new(compiler[0]);
-        command.args(&compiler[1..]).args(["-O2", "-Wall", "-Wextra", "-Werror"]);
-        for include in ["c/include", "cpp/include"] {
-            command.arg("-I").arg(bindings.join(include));
-        }
-        command.arg(bindings.join(folder).join("tests").join(format!("{program}.{ending}")));
-        command.arg("-o").arg(to.join(program)).arg(&library).arg("-pthread");
-        command.arg(format!("-Wl,-rpath,{libraries}"));
-        stage::must(&mut command)?;
+        let source = tests.join(program).with_extension(language.name());
+        compile(profile, language, &source, &to.join(program))?;
     }
     Ok(())
+}
+
+/// Compiles a program of C or C++.
+pub fn compile(profile: Profile, language: Language, source: &Path, program: &Path) -> Result<()> {
+    let (bindings, library) = (workspace::root().join("bindings"), library(profile, "ferrite_client"));
+    let libraries = library.parent().context("a library lies in a folder")?.display().to_string();
+    let (compiler, standard) = match language {
+        Language::C => ("cc", "-std=c11"),
+        _ => ("g++", "-std=c++20"),
+    };
+    let mut command = Command::new(compiler);
+    command.args([standard, "-O2", "-Wall", "-Wextra", "-Werror"]);
+    for include in ["c/include", "cpp/include"] {
+        command.arg("-I").arg(bindings.join(include));
+    }
+    command.arg(source).arg("-o").arg(program).arg(&library).arg("-pthread");
+    stage::must(command.arg(format!("-Wl,-rpath,{libraries}")))
 }
 
 /// Lays the extension into the package.

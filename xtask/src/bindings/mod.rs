@@ -1,5 +1,7 @@
 //! `bindings`: the clients of all languages, built, taken through one suite, and packed for users.
 
+mod database;
+mod examples;
 mod languages;
 mod package;
 mod tools;
@@ -33,7 +35,7 @@ pub struct Args {
 enum Verb {
     /// Build them.
     Build(Which),
-    /// Build them, check their types, and run the suite.
+    /// Build them, run the suite and the examples, and check the types.
     Test {
         #[command(flatten)]
         which: Which,
@@ -86,6 +88,12 @@ pub fn run(args: &Args) -> Result<bool> {
             build(&mut report, Profile::Dev, which.languages())?;
             if !report.has_failed() {
                 report.stage("conformance", || conformance(which.languages(), case.as_deref()));
+            }
+            let built = if report.has_failed() { &[] } else { which.languages() };
+            for language in built {
+                report.stage(&format!("examples of {}", language.name()), || {
+                    examples::run(Profile::Dev, *language)
+                });
             }
             for language in which.languages().iter().filter(|_| !no_types) {
                 types(&mut report, *language);

@@ -1,11 +1,11 @@
 //! What users install: built in release, then installed in an empty folder and tried there against a database.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
+use super::database::Database;
 use super::languages::{self, Language};
 use super::tools;
 use crate::stage::{self, Outcome};
@@ -15,7 +15,7 @@ const RELEASE: Profile = Profile::Release;
 
 /// Makes the package of a language in `target/bindings/packages`, and tries it.
 pub fn make_and_try(language: Language) -> Result<Outcome> {
-    stage::must(&mut workspace::build(RELEASE, &["ferrite-server", "ferrite-client-c"]))?;
+    languages::of_root(RELEASE)?;
     if language != Language::Python {
         languages::extensions(RELEASE, &[language])?;
     }
@@ -29,7 +29,7 @@ pub fn make_and_try(language: Language) -> Result<Outcome> {
         Language::Java => java(&to, &away)?,
         Language::Node => node(&to, &away)?,
     };
-    let database = Database::start()?;
+    let database = Database::start(RELEASE)?;
     stage::must(first.current_dir(&away).arg(&database.endpoint))?;
     eprintln!("the package is in {}", to.display());
     Ok(Outcome::Passed)
@@ -137,34 +137,4 @@ fn only_file(folder: &Path) -> Result<PathBuf> {
     let files: Vec<_> = std::fs::read_dir(folder)?.collect::<std::io::Result<_>>()?;
     ensure!(files.len() == 1, "{} files in {}, wanted one", files.len(), folder.display());
     Ok(files[0].path())
-}
-
-/// A database in a process of its own, gone when dropped.
-struct Database {
-    process: Child,
-    endpoint: String,
-}
-
-impl Database {
-    fn start() -> Result<Database> {
-        let mut command = Command::new(workspace::binary(RELEASE, "ferrite"));
-        command.args(["playground", "--stores", "1", "--free-ports", "--json", "--api-version", "v2"]);
-        let mut process = command.stdout(Stdio::piped()).spawn().context("start ferrite")?;
-        let out = process.stdout.take().context("standard output is a pipe")?;
-        let mut line = String::new();
-        BufReader::new(out).read_line(&mut line)?;
-        // `"pd":"127.0.0.1:2379"`: the one thing that is wanted of the line.
-        let endpoint = line.split("\"pd\":\"").nth(1).and_then(|rest| rest.split('"').next());
-        let endpoint = endpoint
-            .with_context(|| format!("no address of a placement driver in: {line}"))?
-            .to_owned();
-        Ok(Database { process, endpoint })
-    }
-}
-
-impl Drop for Database {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
 }
