@@ -60,7 +60,10 @@ impl Language {
             Language::Python => format!("python3 {built}/{program}.py"),
             Language::Java => {
                 let class = program[..1].to_uppercase() + &program[1..];
-                format!("java -cp {built}/ferrite-client.jar:{built}/tests io.ferrite.client.{class}")
+                // A heap that is whole from the beginning: what grows then is not it taking what it may.
+                format!(
+                    "java -Xms64m -Xmx64m -XX:+AlwaysPreTouch -cp {built}/ferrite-client.jar:{built}/tests io.ferrite.client.{class}"
+                )
             }
             Language::Node => format!("node {built}/tests/{program}.js"),
         }

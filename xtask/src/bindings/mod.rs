@@ -61,6 +61,9 @@ enum Verb {
         /// Seconds from one restart of a store to the next.
         #[arg(long, default_value_t = 30)]
         restart_every: u64,
+        /// Build without optimisation, as the tests do.
+        #[arg(long)]
+        dev: bool,
     },
 }
 
@@ -112,11 +115,13 @@ pub fn run(args: &Args) -> Result<bool> {
             operations,
             long,
             restart_every,
+            dev,
         } => {
-            build(&mut report, Profile::Release, which.languages())?;
+            let profile = if *dev { Profile::Dev } else { Profile::Release };
+            build(&mut report, profile, which.languages())?;
             let operations = if *long { 10_000_000 } else { *operations };
             if !report.has_failed() {
-                report.stage("soak", || soak(which.languages(), operations, *restart_every));
+                report.stage("soak", || soak(profile, which.languages(), operations, *restart_every));
             }
         }
     }
@@ -151,11 +156,11 @@ fn conformance(languages: &[Language], case: Option<&str>) -> Result<Outcome> {
     stage::run(&mut command)
 }
 
-fn soak(languages: &[Language], operations: u64, restart_every: u64) -> Result<Outcome> {
-    let mut command = suite(Profile::Release, "soak");
+fn soak(profile: Profile, languages: &[Language], operations: u64, restart_every: u64) -> Result<Outcome> {
+    let mut command = suite(profile, "soak");
     command.args(["--operations", &operations.to_string()]);
     command.args(["--restart-every", &format!("{restart_every}s")]);
-    command.args(runners(Profile::Release, languages, "load"));
+    command.args(runners(profile, languages, "load"));
     stage::run(&mut command)
 }
 
