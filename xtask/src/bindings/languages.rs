@@ -65,7 +65,8 @@ impl Language {
                     "java -Xms64m -Xmx64m -XX:+AlwaysPreTouch -cp {built}/ferrite-client.jar:{built}/tests io.ferrite.client.{class}"
                 )
             }
-            Language::Node => format!("node {built}/tests/{program}.js"),
+            // Bounded for the same reason.
+            Language::Node => format!("node --max-old-space-size=64 --max-semi-space-size=4 {built}/tests/{program}.js"),
         }
     }
 }
