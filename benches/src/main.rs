@@ -2,6 +2,7 @@
 //!
 //! Each ends with a line per goal and exits 1 if one is missed, 2 if it could not be measured.
 
+mod clients;
 mod demo;
 mod engine;
 mod kv;
@@ -24,10 +25,15 @@ enum Bench {
     Txn(txn::Args),
     /// Timestamps a second, of one placement driver and of three.
     Tso(tso::Args),
+    /// A call's cost in each language beside the Rust core, and that beside the registry's tikv-client.
+    Clients(clients::Args),
     Demo(demo::Args),
     /// The bare echo server that `kv` measures against: answers raw gets and puts at once.
     #[command(hide = true)]
     Echo(kv::echo::Args),
+    /// The load of `tikv-client` that `clients` measures.
+    #[command(hide = true)]
+    TikvClientLoad(conformance::load::Args),
 }
 
 fn main() -> ExitCode {
@@ -36,7 +42,9 @@ fn main() -> ExitCode {
         Bench::Kv(args) => kv::run(&args),
         Bench::Txn(args) => txn::run(&args),
         Bench::Tso(args) => tso::run(&args),
+        Bench::Clients(args) => clients::run(&args),
         Bench::Demo(args) => demo::run(&args).map(|()| true),
+        Bench::TikvClientLoad(args) => clients::tikv_client_load(&args).map(|()| true),
         Bench::Echo(args) => kv::echo::serve(&args).map(|()| true),
     };
     match done {

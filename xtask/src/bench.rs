@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::bindings::{self, Language};
 use crate::stage::{self, Outcome, Report};
 use crate::system;
 use crate::workspace::{self, Profile};
@@ -14,6 +15,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench tso       timestamps a second, of one placement driver and of three
 ///   cargo xtask bench cache-proxy   the cache proxy beside nutcracker (with redis-server, strace)
 ///   cargo xtask bench thumbnails    pictures beside sharp, vipsthumbnail and oximg, with SSIM (python3 with numpy and Pillow, node)
+///   cargo xtask bench clients   a call's cost in each language beside the Rust core, and that beside the registry's tikv-client
 ///   cargo xtask bench txn       transactions in each way of committing, beside etcd's
 ///
 /// What follows the name goes to the benchmark; `cargo xtask bench kv --help` lists its options.
@@ -34,11 +36,27 @@ pub fn run(args: &Args) -> Result<bool> {
         report.stage("bench", || script(service));
         return Ok(report.finish());
     }
+    if args.bench[0] == "clients" {
+        return clients(report, &args.bench);
+    }
     system::ensure()?;
     report.stage("bench", || {
         stage::must(&mut workspace::build(Profile::Release, &["ferrite-server", "ferrite-bench"]))?;
         bench(&args.bench)
     });
+    Ok(report.finish())
+}
+
+/// Clients are programs of their own, which `ferrite-bench` is told how to start.
+fn clients(mut report: Report, arguments: &[String]) -> Result<bool> {
+    bindings::build(&mut report, Profile::Release, &Language::ALL)?;
+    let core = workspace::binary(Profile::Release, "ferrite-conformance");
+    let mut arguments = arguments.to_vec();
+    arguments.extend(["--runner".into(), format!("rust={} load", core.display())]);
+    arguments.extend(bindings::runners(Profile::Release, &Language::ALL, "load"));
+    if !report.has_failed() {
+        report.stage("bench", || bench(&arguments));
+    }
     Ok(report.finish())
 }
 

@@ -28,7 +28,7 @@ const TEST: &[Need] = &[
     ("nutcracker", "nutcracker"),
 ];
 
-type Need = (&'static str, &'static str);
+pub type Need = (&'static str, &'static str);
 
 /// Makes sure the machine can build the store: installs what is lacking where that needs nobody's leave (apt, as root), else
 /// fails with the exact line to type.
@@ -46,7 +46,7 @@ pub fn ensure_test() -> Result<()> {
     ensure_with(&[BUILD, TEST].concat())
 }
 
-fn ensure_with(needs: &[Need]) -> Result<()> {
+pub fn ensure_with(needs: &[Need]) -> Result<()> {
     let lacks_compiler = || !compiles() || !has("make");
     let lacking: Vec<Need> = needs.iter().copied().filter(|(program, _)| !has(program)).collect();
     let compiler = lacks_compiler();

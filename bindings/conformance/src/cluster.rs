@@ -151,6 +151,13 @@ impl Cluster {
         })
     }
 
+    /// Kills a store, lets it be away for a while and starts it again; all keys can be read then.
+    pub fn restart_store(&mut self, number: usize, away: Duration) -> Result<()> {
+        self.nodes[1 + number % STORES].kill();
+        std::thread::park_timeout(away);
+        self.heal()
+    }
+
     /// The end of what every process logged.
     pub fn logs(&self) -> String {
         let tails = self.nodes.iter().map(|node| {

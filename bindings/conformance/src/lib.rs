@@ -8,10 +8,12 @@
 
 mod case;
 mod cluster;
+pub mod load;
 pub mod protocol;
 mod run;
 mod runner;
 pub mod rust;
+pub mod soak;
 mod table;
 pub mod victim;
 

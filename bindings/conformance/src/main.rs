@@ -34,6 +34,24 @@ enum Verb {
     },
     /// Be the runner of Rust: operations come on standard input.
     Rust,
+    /// Long load on the clients of all languages, one after the other, while stores are killed and started again: no wrong answer, no hang, no
+    /// leak. Exit code 1 if there was one.
+    Soak {
+        /// The binary of the server.
+        #[arg(long, env = "FERRITE_BIN")]
+        ferrite: PathBuf,
+        /// A language and the command of its load; `rust` is built in.
+        #[arg(long = "runner", value_name = "LANGUAGE=COMMAND")]
+        runners: Vec<String>,
+        /// Of each language.
+        #[arg(long)]
+        operations: u64,
+        /// From one restart of a store to the next.
+        #[arg(long, default_value = "30s")]
+        restart_every: base::Span,
+    },
+    /// Be the load of Rust.
+    Load(conformance::load::Args),
     /// Be a client that locks keys and waits to be killed.
     #[command(hide = true)]
     Victim { endpoint: String, keys: String },
@@ -58,27 +76,42 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             cases,
             runners,
             only,
-        } => {
-            let itself = std::env::current_exe()?;
-            let mut commands = vec![("rust".to_owned(), format!("{} rust", itself.display()))];
-            for runner in &runners {
-                let (language, command) = runner
-                    .split_once('=')
-                    .with_context(|| format!("{runner}: wanted LANGUAGE=COMMAND"))?;
-                commands.push((language.to_owned(), command.to_owned()));
-            }
-            conformance::run(&Setup {
-                ferrite,
-                cases,
-                runners: commands,
-                only,
-                victim: itself,
-            })
-        }
+        } => conformance::run(&Setup {
+            ferrite,
+            cases,
+            runners: commands("rust", &runners)?,
+            only,
+            victim: std::env::current_exe()?,
+        }),
+        Verb::Soak {
+            ferrite,
+            runners,
+            operations,
+            restart_every,
+        } => conformance::soak::run(&conformance::soak::Setup {
+            ferrite,
+            runners: commands("load", &runners)?,
+            operations,
+            restart_every: restart_every.0,
+        }),
+        Verb::Load(args) => runtime.block_on(conformance::load::run(args)).map(|()| true),
         Verb::Rust => conformance::rust::run(&runtime).map(|()| true),
         Verb::Victim { endpoint, keys } => {
             let keys: anyhow::Result<Vec<_>> = keys.split(',').map(conformance::protocol::unhex).collect();
             runtime.block_on(conformance::victim::run(&endpoint, keys?)).map(|()| true)
         }
     }
+}
+
+/// Languages and their commands: Rust's, which this binary is with `verb`, and those that were given.
+fn commands(verb: &str, runners: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    let itself = std::env::current_exe()?;
+    let mut commands = vec![("rust".to_owned(), format!("{} {verb}", itself.display()))];
+    for runner in runners {
+        let (language, command) = runner
+            .split_once('=')
+            .with_context(|| format!("{runner}: wanted LANGUAGE=COMMAND"))?;
+        commands.push((language.to_owned(), command.to_owned()));
+    }
+    Ok(commands)
 }

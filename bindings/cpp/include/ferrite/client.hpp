@@ -629,14 +629,15 @@ private:
     detail::unique<ferrite_txns, ferrite_txns_free> handle_;
 };
 
-/// A coroutine that begins at once and whose end can be waited for.
+/// A coroutine that begins at once and whose end can be waited for: `get()` blocks, `co_await` suspends.
 template <class T>
 class [[nodiscard]] task {
 public:
     struct promise_type {
         std::optional<T> value;
         std::exception_ptr thrown;
-        std::atomic<bool> ended{false};
+        /// Null while it is under way, then `this`, or before that the coroutine that waits.
+        std::atomic<void*> word{nullptr};
         std::atomic<int> owners{2};
 
         task get_return_object() { return task(std::coroutine_handle<promise_type>::from_promise(*this)); }
@@ -653,8 +654,11 @@ public:
         void unhandled_exception() { thrown = std::current_exception(); }
 
         void end() noexcept {
-            ended.store(true, std::memory_order_release);
-            ended.notify_all();
+            void* waiting = word.exchange(this, std::memory_order_acq_rel);
+            word.notify_all();
+            if (waiting != nullptr) {
+                std::coroutine_handle<>::from_address(waiting).resume();
+            }
             release();
         }
         void release() noexcept {
@@ -674,16 +678,26 @@ public:
 
     /// Blocks until the coroutine has ended; throws what it threw. Once, and not on a thread of the library.
     T get() {
-        promise_type& promise = self_.promise();
-        promise.ended.wait(false, std::memory_order_acquire);
-        if (promise.thrown) {
-            std::rethrow_exception(promise.thrown);
-        }
-        return std::move(*promise.value);
+        self_.promise().word.wait(nullptr, std::memory_order_acquire);
+        return take();
     }
+
+    bool await_ready() const noexcept { return self_.promise().word.load(std::memory_order_acquire) != nullptr; }
+    bool await_suspend(std::coroutine_handle<> waiting) noexcept {
+        void* none = nullptr;
+        return self_.promise().word.compare_exchange_strong(none, waiting.address(), std::memory_order_acq_rel);
+    }
+    T await_resume() { return take(); }
 
 private:
     explicit task(std::coroutine_handle<promise_type> self) : self_(self) {}
+
+    T take() {
+        if (self_.promise().thrown) {
+            std::rethrow_exception(self_.promise().thrown);
+        }
+        return std::move(*self_.promise().value);
+    }
 
     std::coroutine_handle<promise_type> self_;
 };

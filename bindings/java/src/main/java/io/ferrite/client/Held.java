@@ -1,0 +1,40 @@
+package io.ferrite.client;
+
+import java.lang.ref.Cleaner;
+import java.util.concurrent.CompletableFuture;
+import java.util.function.Function;
+
+/** What holds a handle of the library; let go by {@link #close}, or with the object. */
+abstract class Held implements AutoCloseable {
+    private static final Cleaner CLEANER = Cleaner.create();
+
+    final long handle;
+    private final Cleaner.Cleanable cleanable;
+
+    Held(long handle) {
+        this.handle = handle;
+        this.cleanable = CLEANER.register(this, () -> Native.free(handle));
+    }
+
+    <T> T run(int operation, Args args, Function<Object, T> shape) throws FerriteException {
+        try {
+            return Calls.run(handle, operation, args, shape);
+        } finally {
+            java.lang.ref.Reference.reachabilityFence(this);
+        }
+    }
+
+    <T> CompletableFuture<T> start(int operation, Args args, Function<Object, T> shape) {
+        try {
+            return Calls.start(handle, operation, args, shape);
+        } finally {
+            java.lang.ref.Reference.reachabilityFence(this);
+        }
+    }
+
+    /** Lets it go; later calls fail with {@link Kind#CLOSED}. */
+    @Override
+    public void close() {
+        cleanable.clean();
+    }
+}
