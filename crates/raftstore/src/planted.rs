@@ -20,10 +20,14 @@ pub enum Bug {
     WriteOverSplit = 7,
     /// A leader answers reads under its lease although what is committed, a split say, is not applied yet.
     LeaseOverSplit = 8,
+    /// A source asks to be taken over before all its peers hold its log.
+    MergeWithoutAll = 9,
+    /// A target takes a region over whatever happened to it since that was prepared.
+    MergeOverEpoch = 10,
 }
 
 impl Bug {
-    pub const ALL: [(&'static str, Bug); 8] = [
+    pub const ALL: [(&'static str, Bug); 10] = [
         ("ack-before-fsync", Bug::AckBeforeFsync),
         ("vote-before-persist", Bug::VoteBeforePersist),
         ("lease-over-pause", Bug::LeaseOverPause),
@@ -32,6 +36,8 @@ impl Bug {
         ("read-index-without-quorum", Bug::ReadIndexWithoutQuorum),
         ("write-over-split", Bug::WriteOverSplit),
         ("lease-over-split", Bug::LeaseOverSplit),
+        ("merge-without-all", Bug::MergeWithoutAll),
+        ("merge-over-epoch", Bug::MergeOverEpoch),
     ];
 }
 

@@ -134,6 +134,16 @@ fn tso_bound_not_persisted_is_caught() {
 }
 
 #[test]
+fn merge_without_all_is_caught() {
+    must_catch("merge-without-all");
+}
+
+#[test]
+fn merge_over_epoch_is_caught() {
+    must_catch("merge-over-epoch");
+}
+
+#[test]
 fn secondary_before_primary_is_caught() {
     must_catch("secondary-before-primary");
 }
