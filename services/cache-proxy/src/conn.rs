@@ -45,6 +45,10 @@ pub struct Pending {
     pub expected: Expected,
     /// Whether it may take as long as it likes.
     pub is_patient: bool,
+    /// Whether another server may be asked as well, if this one is slow.
+    pub is_read: bool,
+    /// Asked as well: only an answer counts, no error.
+    pub is_hedge: bool,
     pub sent: MonoTime,
     /// The request itself, where it may have to be sent again elsewhere.
     pub again: Option<Bytes>,
@@ -61,6 +65,8 @@ impl Pending {
             part,
             expected: Expected::default(),
             is_patient: false,
+            is_read: false,
+            is_hedge: false,
             sent: clock::now(),
             again: None,
             hops: 0,
@@ -69,7 +75,7 @@ impl Pending {
 
     /// Hands over an error in place of a reply.
     pub fn fail(&self, text: &str) {
-        if let Some(to) = &self.to {
+        if let Some(to) = self.to.as_ref().filter(|_| !self.is_hedge) {
             to.deliver(self.number, self.part, &self.expected.error(text));
         }
     }
@@ -159,6 +165,11 @@ impl Conn {
         self.inner.borrow().pending.is_empty()
     }
 
+    /// Whether the request at the front may take as long as it likes.
+    pub fn is_patient(&self) -> bool {
+        self.inner.borrow().pending.front().is_some_and(|first| first.is_patient)
+    }
+
     /// Ends it at once; what is in flight fails.
     pub fn kill(&self) {
         self.is_killed.set(true);
@@ -245,7 +256,8 @@ impl Conn {
             pool.redirect(self, pending, reply);
             return Ok(());
         }
-        if let Some(to) = &pending.to {
+        let is_error = pending.is_hedge && reply.first() == Some(&b'-');
+        if let Some(to) = pending.to.as_ref().filter(|_| !is_error) {
             pending.expected.deliver(to, pending.number, pending.part, reply);
         }
         Ok(())
@@ -282,6 +294,29 @@ impl Conn {
         let first = inner.pending.front()?;
         (!first.is_patient).then(|| first.sent + timeout)
     }
+
+    /// When the first read is due to be asked of another server as well.
+    fn hedge_deadline(&self, after: Duration) -> Option<MonoTime> {
+        let inner = self.inner.borrow();
+        let first = inner.pending.iter().find(|pending| pending.is_read)?;
+        Some(first.sent + after)
+    }
+
+    /// The reads that have waited for so long, each once, with the request itself.
+    fn take_overdue(&self, after: Duration) -> Vec<(Pending, Bytes)> {
+        let now = clock::now();
+        let mut inner = self.inner.borrow_mut();
+        let overdue = inner.pending.iter_mut().take_while(|pending| pending.sent + after <= now);
+        overdue
+            .filter_map(|pending| {
+                let is_due = std::mem::take(&mut pending.is_read);
+                let request = pending.again.clone().filter(|_| is_due)?;
+                let mut hedge = Pending::new(pending.to.as_ref(), pending.number, pending.part);
+                hedge.is_hedge = true;
+                Some((hedge, request))
+            })
+            .collect()
+    }
 }
 
 /// Of a confirmation of (un)subscribing, the number of subscriptions left.
@@ -307,7 +342,15 @@ fn subscription_count(reply: &[u8]) -> Option<i64> {
 }
 
 async fn run(conn: Rc<Conn>, pool: Rc<Pool>) {
-    let fault = match connect::connect(&conn, &pool).await {
+    let mut hedge = Alarm::default();
+    let mut connecting = std::pin::pin!(connect::connect(&conn, &pool));
+    let connected = poll_fn(|cx| {
+        conn.bell.answer(cx);
+        let polled = connecting.as_mut().poll(cx);
+        poll_hedge(&conn, &pool, &mut hedge, cx);
+        polled
+    });
+    let fault = match connected.await {
         Ok(stream) => {
             conn.state.set(State::Up);
             conn.node.came_up();
@@ -342,10 +385,7 @@ async fn serve(conn: &Rc<Conn>, pool: &Rc<Pool>, mut stream: Stream) -> Fault {
         true => Scanner::Memcached(Default::default()),
         false => Scanner::Resp(ReplyScanner::default()),
     };
-    let mut alarm = Alarm {
-        sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        is_set: false,
-    };
+    let (mut alarm, mut hedge) = (Alarm::default(), Alarm::default());
     poll_fn(|cx| {
         conn.bell.answer(cx);
         clock::refresh();
@@ -364,9 +404,22 @@ async fn serve(conn: &Rc<Conn>, pool: &Rc<Pool>, mut stream: Stream) -> Fault {
         if conn.is_retired.get() && conn.is_quiet() && conn.listener.borrow().is_none() {
             return Poll::Ready(Fault::Dropped);
         }
-        alarm.poll(conn, pool.view().config.timeout_request.0, cx)
+        poll_hedge(conn, pool, &mut hedge, cx);
+        let timeout = pool.view().config.timeout_request.0;
+        alarm.poll(cx, || conn.deadline(timeout)).map(|()| Fault::Timeout(timeout))
     })
     .await
+}
+
+/// Asks others for reads that have waited for too long, if the pool wants that.
+fn poll_hedge(conn: &Rc<Conn>, pool: &Rc<Pool>, hedge: &mut Alarm, cx: &mut Context<'_>) {
+    let after = pool.view().config.hedge_after.0;
+    while !after.is_zero() && hedge.poll(cx, || conn.hedge_deadline(after)).is_ready() {
+        let overdue = conn.take_overdue(after);
+        overdue
+            .into_iter()
+            .for_each(|(pending, request)| pool.hedge(conn, &request, pending));
+    }
 }
 
 fn poll_replies(
@@ -410,27 +463,34 @@ fn poll_replies(
     })
 }
 
-/// Looks after the oldest request. It is set once per timeout, not once per request.
+/// Looks after the oldest request. It is set once per span, not once per request: a later request is due later.
+#[derive(Default)]
 struct Alarm {
-    sleep: Pin<Box<Sleep>>,
+    sleep: Option<Pin<Box<Sleep>>>,
     is_set: bool,
 }
 
 impl Alarm {
-    fn poll(&mut self, conn: &Conn, timeout: Duration, cx: &mut Context<'_>) -> Poll<Fault> {
+    /// Ready when `deadline` is past. It is asked when the alarm goes off, and when it is not set.
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: impl Fn() -> Option<MonoTime>) -> Poll<()> {
         loop {
             if !self.is_set {
-                let Some(deadline) = conn.deadline(timeout) else {
+                let Some(deadline) = deadline() else {
                     return Poll::Pending;
                 };
                 let left = deadline.since(clock::now());
                 if left.is_zero() {
-                    return Poll::Ready(Fault::Timeout(timeout));
+                    return Poll::Ready(());
                 }
-                self.sleep.as_mut().reset(Instant::now() + left);
+                let at = Instant::now() + left;
+                match &mut self.sleep {
+                    Some(sleep) => sleep.as_mut().reset(at),
+                    None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
+                }
                 self.is_set = true;
             }
-            if self.sleep.as_mut().poll(cx).is_pending() {
+            let is_over = self.sleep.as_mut().is_none_or(|sleep| sleep.as_mut().poll(cx).is_ready());
+            if !is_over {
                 return Poll::Pending;
             }
             self.is_set = false;

@@ -63,6 +63,7 @@ pub struct Sheet {
     pub private: Count,
     pub redirects: Count,
     pub mirrored: Count,
+    pub hedges: Count,
 }
 
 impl Sheet {

@@ -210,10 +210,10 @@ fn binary(bytes: &[u8]) -> Result<Found, Malformed> {
         Some(&super::binary::REPLY) | None => {}
         Some(_) => return Err(Malformed::Type),
     }
-    let Some(body) = bytes.get(8..12).and_then(|body| body.try_into().ok()) else {
+    let Some([.., b0, b1, b2, b3, _, _, _, _, _, _, _, _, _, _, _, _]) = bytes.first_chunk::<HEAD>() else {
         return Ok(Found::More { wanted: HEAD });
     };
-    let length = HEAD.saturating_add(u32::from_be_bytes(body) as usize);
+    let length = HEAD.saturating_add(u32::from_be_bytes([*b0, *b1, *b2, *b3]) as usize);
     Ok(if length > bytes.len() {
         Found::More { wanted: length }
     } else {
