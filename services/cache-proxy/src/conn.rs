@@ -16,17 +16,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::MonoTime;
-use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
 use crate::clock;
 use crate::mailbox::{Bell, Mailbox};
 use crate::memcached::scan::Expected;
-use crate::net::{In, Out, Round, Step, Stream};
+use crate::net::{In, Out, Patience, Round, Step, Stream};
 use crate::pool::{Node, Pool};
 use crate::resp::reply::{Found, ReplyScanner};
 use crate::resp::write::Version;
 use crate::worker::scratch;
+
+/// Places for requests in flight that are kept while there are none.
+const PENDING_KEPT: usize = 1024;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,7 +53,7 @@ pub struct Pending {
     pub is_hedge: bool,
     pub sent: MonoTime,
     /// The request itself, where it may have to be sent again elsewhere.
-    pub again: Option<Bytes>,
+    pub again: Option<Rc<[u8]>>,
     /// How often it was sent on.
     pub hops: u8,
 }
@@ -129,6 +131,22 @@ pub struct Conn {
 struct Inner {
     out: Out,
     pending: VecDeque<Pending>,
+}
+
+impl Inner {
+    /// Whether what is to be sent may wait for more.
+    fn is_early(&self) -> bool {
+        self.pending.len() > 1 && self.out.is_early()
+    }
+
+    /// The request that waits longest. What a burst of them took is given back when the last one is answered.
+    fn next(&mut self) -> Option<Pending> {
+        let first = self.pending.pop_front();
+        if self.pending.is_empty() && self.pending.capacity() > PENDING_KEPT {
+            self.pending = VecDeque::new();
+        }
+        first
+    }
 }
 
 impl Conn {
@@ -248,7 +266,7 @@ impl Conn {
             // A push on a shared connection has no one to go to; nothing that causes one is let through.
             return Ok(());
         }
-        let Some(pending) = self.inner.borrow_mut().pending.pop_front() else {
+        let Some(pending) = self.inner.borrow_mut().next() else {
             return Err(Fault::Unasked);
         };
         self.node.sheet.in_flight.sub(1);
@@ -303,7 +321,7 @@ impl Conn {
     }
 
     /// The reads that have waited for so long, each once, with the request itself.
-    fn take_overdue(&self, after: Duration) -> Vec<(Pending, Bytes)> {
+    fn take_overdue(&self, after: Duration) -> Vec<(Pending, Rc<[u8]>)> {
         let now = clock::now();
         let mut inner = self.inner.borrow_mut();
         let overdue = inner.pending.iter_mut().take_while(|pending| pending.sent + after <= now);
@@ -386,6 +404,7 @@ async fn serve(conn: &Rc<Conn>, pool: &Rc<Pool>, mut stream: Stream) -> Fault {
         false => Scanner::Resp(ReplyScanner::default()),
     };
     let (mut alarm, mut hedge) = (Alarm::default(), Alarm::default());
+    let mut patience = Patience::default();
     poll_fn(|cx| {
         conn.bell.answer(cx);
         clock::refresh();
@@ -395,11 +414,15 @@ async fn serve(conn: &Rc<Conn>, pool: &Rc<Pool>, mut stream: Stream) -> Fault {
         if let Poll::Ready(fault) = poll_replies(conn, pool, &mut stream, &mut inbox, &mut scanner, cx) {
             return Poll::Ready(fault);
         }
-        let flushed = conn.inner.borrow_mut().out.poll_flush(cx, &mut stream);
-        match flushed {
-            Poll::Ready(Ok(bytes)) => conn.node.sheet.bytes_out.add(bytes as u64),
-            Poll::Ready(Err(error)) => return Poll::Ready(Fault::Io(error)),
-            Poll::Pending => {}
+        // A request alone goes at once; where there are several, more are likely to come in.
+        let is_early = conn.inner.borrow().is_early();
+        if !patience.waits(cx, is_early) {
+            let flushed = conn.inner.borrow_mut().out.poll_flush(cx, &mut stream);
+            match flushed {
+                Poll::Ready(Ok(bytes)) => conn.node.sheet.bytes_out.add(bytes as u64),
+                Poll::Ready(Err(error)) => return Poll::Ready(Fault::Io(error)),
+                Poll::Pending => {}
+            }
         }
         if conn.is_retired.get() && conn.is_quiet() && conn.listener.borrow().is_none() {
             return Poll::Ready(Fault::Dropped);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::MonoTime;
-use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngCore as _, SeedableRng as _};
 
@@ -347,7 +346,7 @@ impl Pool {
         let view = self.view.borrow();
         let may_hedge = pending.is_read && !view.config.hedge_after.0.is_zero();
         if (view.topology.is_cluster() || may_hedge) && pending.again.is_none() {
-            pending.again = Some(Bytes::copy_from_slice(request));
+            pending.again = Some(Rc::from(request));
         }
         drop(view);
         let Some(node) = node else {

@@ -149,9 +149,9 @@ pub fn meta<'a>(command: &Command<'a>) -> Result<Meta<'a>, &'static str> {
     };
     let is_quiet = has(b"q");
     let quiet = match (is_quiet, words.first().copied().unwrap_or_default()) {
-        (true, b"mg") => Quiet::Lines([b"EN", b"EN"]),
-        (true, b"ms") => Quiet::Lines([b"HD", b"HD"]),
-        (true, b"md" | b"ma") => Quiet::Lines([b"HD", b"NF"]),
+        (true, b"mg") => Quiet::Lines(&[b"EN", b"EN"]),
+        (true, b"ms") => Quiet::Lines(&[b"HD", b"HD"]),
+        (true, b"md" | b"ma") => Quiet::Lines(&[b"HD", b"NF"]),
         _ => Quiet::Nothing,
     };
     let is_mute = |at: usize, word: &[u8]| at >= first_flag && word == b"q";

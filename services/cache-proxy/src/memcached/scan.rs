@@ -11,7 +11,7 @@ pub enum Form {
     #[default]
     Resp,
     /// RESP to `SCAN`: index of the server and of the next one.
-    Scan { at: u64, next: u64 },
+    Scan { at: u16, next: u16 },
     /// One line.
     Line,
     /// Items, then `END`.
@@ -31,7 +31,7 @@ pub enum Quiet {
     Nothing,
     Everything,
     /// Lines that begin with one of two words.
-    Lines([&'static [u8]; 2]),
+    Lines(&'static [&'static [u8]; 2]),
     /// Binary: success.
     Success,
     /// Binary: anything but success.
@@ -50,7 +50,7 @@ pub const HEAD: usize = 24;
 
 impl Expected {
     /// A reply to `SCAN`.
-    pub fn scan(at: u64, next: u64) -> Expected {
+    pub fn scan(at: u16, next: u16) -> Expected {
         Expected {
             form: Form::Scan { at, next },
             quiet: Quiet::Nothing,
@@ -86,7 +86,7 @@ impl Expected {
     /// Hands a server's reply over.
     pub fn deliver(&self, to: &Mailbox, request: u64, part: u16, reply: &[u8]) {
         if let Form::Scan { at, next } = self.form {
-            return crate::redis::deliver_scan(to, request, at, next, reply);
+            return crate::redis::deliver_scan(to, request, u64::from(at), u64::from(next), reply);
         }
         if self.is_unwanted(reply) {
             return to.deliver(request, part, b"");

@@ -30,9 +30,12 @@ fn cluster(masters: usize, replicas: usize) -> Cluster {
         "1500",
     ];
     let count = masters * (1 + replicas);
-    // The bus listens 10000 above.
-    let ports = std::iter::repeat_with(free_port);
-    let nodes: Vec<_> = ports.take(count).map(|port| redis_at(port, &options)).collect();
+    let node = || {
+        // Unless told, the bus listens 10000 above, where somebody else may.
+        let bus = free_port().to_string();
+        redis_with(&[&options[..], &["--cluster-port", &bus]].concat())
+    };
+    let nodes: Vec<_> = std::iter::repeat_with(node).take(count).collect();
     let addrs: Vec<_> = nodes.iter().map(|node| node.addr.as_str()).collect();
     let per = replicas.to_string();
     let mut args = vec!["--cluster", "create"];
