@@ -28,13 +28,12 @@ impl Stream {
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        match (&mut *self, parts) {
-            // One piece is the usual case, and sending it costs the system less than a list of one.
-            (Stream::Tcp(stream), [only]) => return Pin::new(stream).poll_write(cx, only),
-            _ => {}
-        }
         match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Stream::Tcp(stream) => match parts {
+                // The usual case; to send it costs the system less than a list of one.
+                [only] => Pin::new(stream).poll_write(cx, only),
+                _ => Pin::new(stream).poll_write_vectored(cx, parts),
+            },
             Stream::TlsServer(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
             Stream::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
         }
