@@ -281,8 +281,8 @@ impl Conn {
         Ok(())
     }
 
-    /// Every request that waits gets the error.
-    fn fail(&self, pool: &Pool, fault: &Fault) {
+    /// Every request that waits gets the error, but for reads that another server may answer.
+    fn fail(&self, pool: &Rc<Pool>, fault: &Fault) {
         self.state.set(State::Dead);
         let pending = std::mem::take(&mut self.inner.borrow_mut().pending);
         self.inner.borrow_mut().out.clear();
@@ -302,8 +302,14 @@ impl Conn {
             }
             tracing::debug!(pool = pool.name(), server = %self.node.addr, error = %fault, "a connection to a server ended");
         }
+        let may_hedge = !pool.view().config.hedge_after.0.is_zero();
         let text = format!("ERR server {} failed: {fault}", self.node.addr);
-        pending.iter().for_each(|pending| pending.fail(&text));
+        for pending in pending {
+            match pending.again.clone().filter(|_| pending.is_read && may_hedge) {
+                Some(request) => pool.hedge(&self.node, self.purpose, &request, pending),
+                None => pending.fail(&text),
+            }
+        }
     }
 
     /// When the request that waits longest is overdue; `None` if none is.
@@ -439,9 +445,9 @@ fn poll_hedge(conn: &Rc<Conn>, pool: &Rc<Pool>, hedge: &mut Alarm, cx: &mut Cont
     let after = pool.view().config.hedge_after.0;
     while !after.is_zero() && hedge.poll(cx, || conn.hedge_deadline(after)).is_ready() {
         let overdue = conn.take_overdue(after);
-        overdue
-            .into_iter()
-            .for_each(|(pending, request)| pool.hedge(conn, &request, pending));
+        for (pending, request) in overdue {
+            pool.hedge(&conn.node, conn.purpose, &request, pending);
+        }
     }
 }
 

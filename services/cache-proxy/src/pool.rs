@@ -344,7 +344,8 @@ impl Pool {
     /// Sends a request to a server on a shared connection; what cannot be sent fails.
     pub fn send(self: &Rc<Pool>, node: Option<&Rc<Node>>, purpose: Purpose, lane: u64, request: &[u8], mut pending: Pending) {
         let view = self.view.borrow();
-        let may_hedge = pending.is_read && !view.config.hedge_after.0.is_zero();
+        let has_others = pending.is_read && view.config.reads != ReadPolicy::Primary;
+        let may_hedge = has_others && !view.config.hedge_after.0.is_zero();
         if (view.topology.is_cluster() || may_hedge) && pending.again.is_none() {
             pending.again = Some(Rc::from(request));
         }
@@ -355,20 +356,23 @@ impl Pool {
         };
         match node.shared(self, purpose, lane) {
             Some(conn) => conn.send(request, pending),
+            None if has_others => self.hedge(node, purpose, request, pending),
             None => pending.fail(&node.down_text()),
         }
     }
 
-    /// Asks another server of the same keys for what `slow` has not answered yet.
-    pub fn hedge(self: &Rc<Pool>, slow: &Conn, request: &[u8], pending: Pending) {
+    /// Asks another server of the same keys for what `slow` did not answer, or not yet.
+    pub fn hedge(self: &Rc<Pool>, slow: &Rc<Node>, purpose: Purpose, request: &[u8], mut pending: Pending) {
+        pending.is_read = false;
         let view = self.view();
-        let Some(node) = other_of(&view, &slow.node) else {
-            return;
-        };
         let lane = pending.to.as_ref().map_or(0, |to| to.id);
-        if let Some(conn) = node.shared(self, slow.purpose, lane) {
-            self.meter.sheet.hedges.add(1);
-            conn.send(request, pending);
+        match other_of(&view, slow).and_then(|node| node.shared(self, purpose, lane)) {
+            Some(conn) => {
+                self.meter.sheet.hedges.add(1);
+                pending.sent = clock::now();
+                conn.send(request, pending);
+            }
+            None => pending.fail(&slow.down_text()),
         }
     }
 
