@@ -13,7 +13,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench kv        the whole system, beside a bare echo and etcd
 ///   cargo xtask bench build-cache   the build cache beside nginx (with dav-ext; wrk, zstd)
 ///   cargo xtask bench tso       timestamps a second, of one placement driver and of three
-///   cargo xtask bench cache-proxy   the cache proxy beside nutcracker (with redis-server, strace)
+///   cargo xtask bench cache-proxy   the cache proxy beside nutcracker and no proxy (with redis-server, memcached, strace)
 ///   cargo xtask bench thumbnails    pictures beside sharp, vipsthumbnail and oximg, with SSIM (python3 with numpy and Pillow, node)
 ///   cargo xtask bench clients   a call's cost in each language beside the Rust core, and that beside the registry's tikv-client
 ///   cargo xtask bench txn       transactions in each way of committing, beside etcd's
@@ -32,8 +32,8 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<bool> {
     let mut report = Report::new("bench");
     if let Some(service) = SERVICES.iter().find(|service| **service == args.bench[0]) {
-        system::ensure_build()?;
-        report.stage("bench", || script(service));
+        system::ensure_bench(service)?;
+        report.stage("bench", || script(service, &args.bench[1..]));
         return Ok(report.finish());
     }
     if args.bench[0] == "clients" {
@@ -71,11 +71,11 @@ fn bench(arguments: &[String]) -> Result<Outcome> {
 /// Benches of services drive processes of others and read their CPU time: scripts, which get the path of our binary.
 const SERVICES: [&str; 3] = ["build-cache", "cache-proxy", "thumbnails"];
 
-fn script(service: &str) -> Result<Outcome> {
+fn script(service: &str, arguments: &[String]) -> Result<Outcome> {
     let package = format!("ferrite-{service}");
     stage::must(&mut workspace::build(Profile::Release, &[&package]))?;
     let mut command = std::process::Command::new("python3");
     command.arg(workspace::root().join("services").join(service).join("bench.py"));
-    command.arg(workspace::binary(Profile::Release, &package));
+    command.arg(workspace::binary(Profile::Release, &package)).args(arguments);
     stage::run(&mut command)
 }

@@ -26,6 +26,17 @@ const TEST: &[Need] = &[
     ("memcached", "memcached"),
     ("memccapable", "libmemcached-tools"),
     ("nutcracker", "nutcracker"),
+    ("python3", "python3"),
+    ("pip3", "python3-pip"),
+];
+/// And that the bench of the cache proxy wants.
+const BENCH_CACHE_PROXY: &[Need] = &[
+    ("redis-server", "redis-server"),
+    ("redis-benchmark", "redis-tools"),
+    ("memcached", "memcached"),
+    ("nutcracker", "nutcracker"),
+    ("python3", "python3"),
+    ("strace", "strace"),
 ];
 
 pub type Need = (&'static str, &'static str);
@@ -44,6 +55,14 @@ pub fn ensure_build() -> Result<()> {
 /// The same for all tests.
 pub fn ensure_test() -> Result<()> {
     ensure_with(&[BUILD, TEST].concat())
+}
+
+/// The same for the bench of a service.
+pub fn ensure_bench(service: &str) -> Result<()> {
+    match service {
+        "cache-proxy" => ensure_with(&[BUILD, BENCH_CACHE_PROXY].concat()),
+        _ => ensure_build(),
+    }
 }
 
 pub fn ensure_with(needs: &[Need]) -> Result<()> {

@@ -149,6 +149,9 @@ section! { "pools",
         pub private_max: usize = 1_000,
         /// Who answers reads, where replicas are known (cluster, sentinel): `primary`, `prefer-replica` or `nearest`. Changes on reload.
         pub reads: ReadPolicy = ReadPolicy::Primary,
+        /// How long a read may wait for one server before another of its primary and replicas is asked as well; the first answer counts.
+        /// Wants `reads` other than `primary`. Bound 1ms to `timeout-request`; 0s: never. Changes on reload.
+        pub hedge_after: Span = Span::secs(0),
         /// Whether a failing server leaves the ring, so that others get its keys, until probes succeed. Changes on reload.
         pub eject: bool = false,
         /// Failures in a row (requests or probes) that make a server failing. Bound 1 to 1000. Changes on reload.

@@ -16,17 +16,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base::MonoTime;
-use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
 use crate::clock;
 use crate::mailbox::{Bell, Mailbox};
 use crate::memcached::scan::Expected;
-use crate::net::{In, Out, Round, Step, Stream};
+use crate::net::{In, Out, Patience, Round, Step, Stream};
 use crate::pool::{Node, Pool};
 use crate::resp::reply::{Found, ReplyScanner};
 use crate::resp::write::Version;
 use crate::worker::scratch;
+
+/// Places for requests in flight that are kept while there are none.
+const PENDING_KEPT: usize = 1024;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -45,9 +47,13 @@ pub struct Pending {
     pub expected: Expected,
     /// Whether it may take as long as it likes.
     pub is_patient: bool,
+    /// Whether another server may be asked as well, if this one is slow.
+    pub is_read: bool,
+    /// Asked as well: only an answer counts, no error.
+    pub is_hedge: bool,
     pub sent: MonoTime,
     /// The request itself, where it may have to be sent again elsewhere.
-    pub again: Option<Bytes>,
+    pub again: Option<Rc<[u8]>>,
     /// How often it was sent on.
     pub hops: u8,
 }
@@ -61,6 +67,8 @@ impl Pending {
             part,
             expected: Expected::default(),
             is_patient: false,
+            is_read: false,
+            is_hedge: false,
             sent: clock::now(),
             again: None,
             hops: 0,
@@ -69,7 +77,7 @@ impl Pending {
 
     /// Hands over an error in place of a reply.
     pub fn fail(&self, text: &str) {
-        if let Some(to) = &self.to {
+        if let Some(to) = self.to.as_ref().filter(|_| !self.is_hedge) {
             to.deliver(self.number, self.part, &self.expected.error(text));
         }
     }
@@ -125,6 +133,22 @@ struct Inner {
     pending: VecDeque<Pending>,
 }
 
+impl Inner {
+    /// Whether what is to be sent may wait for more.
+    fn is_early(&self) -> bool {
+        self.pending.len() > 1 && self.out.is_early()
+    }
+
+    /// The request that waits longest. What a burst of them took is given back when the last one is answered.
+    fn next(&mut self) -> Option<Pending> {
+        let first = self.pending.pop_front();
+        if self.pending.is_empty() && self.pending.capacity() > PENDING_KEPT {
+            self.pending = VecDeque::new();
+        }
+        first
+    }
+}
+
 impl Conn {
     /// Starts to connect; requests may be sent at once.
     pub fn open(pool: &Rc<Pool>, node: &Rc<Node>, purpose: Purpose, is_private: bool) -> Rc<Conn> {
@@ -157,6 +181,11 @@ impl Conn {
     /// Whether nothing is in flight.
     pub fn is_quiet(&self) -> bool {
         self.inner.borrow().pending.is_empty()
+    }
+
+    /// Whether the request at the front may take as long as it likes.
+    pub fn is_patient(&self) -> bool {
+        self.inner.borrow().pending.front().is_some_and(|first| first.is_patient)
     }
 
     /// Ends it at once; what is in flight fails.
@@ -237,7 +266,7 @@ impl Conn {
             // A push on a shared connection has no one to go to; nothing that causes one is let through.
             return Ok(());
         }
-        let Some(pending) = self.inner.borrow_mut().pending.pop_front() else {
+        let Some(pending) = self.inner.borrow_mut().next() else {
             return Err(Fault::Unasked);
         };
         self.node.sheet.in_flight.sub(1);
@@ -245,14 +274,15 @@ impl Conn {
             pool.redirect(self, pending, reply);
             return Ok(());
         }
-        if let Some(to) = &pending.to {
+        let is_error = pending.is_hedge && reply.first() == Some(&b'-');
+        if let Some(to) = pending.to.as_ref().filter(|_| !is_error) {
             pending.expected.deliver(to, pending.number, pending.part, reply);
         }
         Ok(())
     }
 
-    /// Every request that waits gets the error.
-    fn fail(&self, pool: &Pool, fault: &Fault) {
+    /// Every request that waits gets the error, but for reads that another server may answer.
+    fn fail(&self, pool: &Rc<Pool>, fault: &Fault) {
         self.state.set(State::Dead);
         let pending = std::mem::take(&mut self.inner.borrow_mut().pending);
         self.inner.borrow_mut().out.clear();
@@ -272,8 +302,14 @@ impl Conn {
             }
             tracing::debug!(pool = pool.name(), server = %self.node.addr, error = %fault, "a connection to a server ended");
         }
+        let may_hedge = !pool.view().config.hedge_after.0.is_zero();
         let text = format!("ERR server {} failed: {fault}", self.node.addr);
-        pending.iter().for_each(|pending| pending.fail(&text));
+        for pending in pending {
+            match pending.again.clone().filter(|_| pending.is_read && may_hedge) {
+                Some(request) => pool.hedge(&self.node, self.purpose, &request, pending),
+                None => pending.fail(&text),
+            }
+        }
     }
 
     /// When the request that waits longest is overdue; `None` if none is.
@@ -281,6 +317,29 @@ impl Conn {
         let inner = self.inner.borrow();
         let first = inner.pending.front()?;
         (!first.is_patient).then(|| first.sent + timeout)
+    }
+
+    /// When the first read is due to be asked of another server as well.
+    fn hedge_deadline(&self, after: Duration) -> Option<MonoTime> {
+        let inner = self.inner.borrow();
+        let first = inner.pending.iter().find(|pending| pending.is_read)?;
+        Some(first.sent + after)
+    }
+
+    /// The reads that have waited for so long, each once, with the request itself.
+    fn take_overdue(&self, after: Duration) -> Vec<(Pending, Rc<[u8]>)> {
+        let now = clock::now();
+        let mut inner = self.inner.borrow_mut();
+        let overdue = inner.pending.iter_mut().take_while(|pending| pending.sent + after <= now);
+        overdue
+            .filter_map(|pending| {
+                let is_due = std::mem::take(&mut pending.is_read);
+                let request = pending.again.clone().filter(|_| is_due)?;
+                let mut hedge = Pending::new(pending.to.as_ref(), pending.number, pending.part);
+                hedge.is_hedge = true;
+                Some((hedge, request))
+            })
+            .collect()
     }
 }
 
@@ -307,7 +366,15 @@ fn subscription_count(reply: &[u8]) -> Option<i64> {
 }
 
 async fn run(conn: Rc<Conn>, pool: Rc<Pool>) {
-    let fault = match connect::connect(&conn, &pool).await {
+    let mut hedge = Alarm::default();
+    let mut connecting = std::pin::pin!(connect::connect(&conn, &pool));
+    let connected = poll_fn(|cx| {
+        conn.bell.answer(cx);
+        let polled = connecting.as_mut().poll(cx);
+        poll_hedge(&conn, &pool, &mut hedge, cx);
+        polled
+    });
+    let fault = match connected.await {
         Ok(stream) => {
             conn.state.set(State::Up);
             conn.node.came_up();
@@ -342,10 +409,8 @@ async fn serve(conn: &Rc<Conn>, pool: &Rc<Pool>, mut stream: Stream) -> Fault {
         true => Scanner::Memcached(Default::default()),
         false => Scanner::Resp(ReplyScanner::default()),
     };
-    let mut alarm = Alarm {
-        sleep: Box::pin(tokio::time::sleep(Duration::ZERO)),
-        is_set: false,
-    };
+    let (mut alarm, mut hedge) = (Alarm::default(), Alarm::default());
+    let mut patience = Patience::default();
     poll_fn(|cx| {
         conn.bell.answer(cx);
         clock::refresh();
@@ -355,18 +420,35 @@ async fn serve(conn: &Rc<Conn>, pool: &Rc<Pool>, mut stream: Stream) -> Fault {
         if let Poll::Ready(fault) = poll_replies(conn, pool, &mut stream, &mut inbox, &mut scanner, cx) {
             return Poll::Ready(fault);
         }
-        let flushed = conn.inner.borrow_mut().out.poll_flush(cx, &mut stream);
-        match flushed {
-            Poll::Ready(Ok(bytes)) => conn.node.sheet.bytes_out.add(bytes as u64),
-            Poll::Ready(Err(error)) => return Poll::Ready(Fault::Io(error)),
-            Poll::Pending => {}
+        // A request alone goes at once; where there are several, more are likely to come in.
+        let is_early = conn.inner.borrow().is_early();
+        if !patience.waits(cx, is_early) {
+            let flushed = conn.inner.borrow_mut().out.poll_flush(cx, &mut stream);
+            match flushed {
+                Poll::Ready(Ok(bytes)) => conn.node.sheet.bytes_out.add(bytes as u64),
+                Poll::Ready(Err(error)) => return Poll::Ready(Fault::Io(error)),
+                Poll::Pending => {}
+            }
         }
         if conn.is_retired.get() && conn.is_quiet() && conn.listener.borrow().is_none() {
             return Poll::Ready(Fault::Dropped);
         }
-        alarm.poll(conn, pool.view().config.timeout_request.0, cx)
+        poll_hedge(conn, pool, &mut hedge, cx);
+        let timeout = pool.view().config.timeout_request.0;
+        alarm.poll(cx, || conn.deadline(timeout)).map(|()| Fault::Timeout(timeout))
     })
     .await
+}
+
+/// Asks others for reads that have waited for too long, if the pool wants that.
+fn poll_hedge(conn: &Rc<Conn>, pool: &Rc<Pool>, hedge: &mut Alarm, cx: &mut Context<'_>) {
+    let after = pool.view().config.hedge_after.0;
+    while !after.is_zero() && hedge.poll(cx, || conn.hedge_deadline(after)).is_ready() {
+        let overdue = conn.take_overdue(after);
+        for (pending, request) in overdue {
+            pool.hedge(&conn.node, conn.purpose, &request, pending);
+        }
+    }
 }
 
 fn poll_replies(
@@ -410,27 +492,34 @@ fn poll_replies(
     })
 }
 
-/// Looks after the oldest request. It is set once per timeout, not once per request.
+/// Looks after the oldest request. It is set once per span, not once per request: a later request is due later.
+#[derive(Default)]
 struct Alarm {
-    sleep: Pin<Box<Sleep>>,
+    sleep: Option<Pin<Box<Sleep>>>,
     is_set: bool,
 }
 
 impl Alarm {
-    fn poll(&mut self, conn: &Conn, timeout: Duration, cx: &mut Context<'_>) -> Poll<Fault> {
+    /// Ready when `deadline` is past. It is asked when the alarm goes off, and when it is not set.
+    fn poll(&mut self, cx: &mut Context<'_>, deadline: impl Fn() -> Option<MonoTime>) -> Poll<()> {
         loop {
             if !self.is_set {
-                let Some(deadline) = conn.deadline(timeout) else {
+                let Some(deadline) = deadline() else {
                     return Poll::Pending;
                 };
                 let left = deadline.since(clock::now());
                 if left.is_zero() {
-                    return Poll::Ready(Fault::Timeout(timeout));
+                    return Poll::Ready(());
                 }
-                self.sleep.as_mut().reset(Instant::now() + left);
+                let at = Instant::now() + left;
+                match &mut self.sleep {
+                    Some(sleep) => sleep.as_mut().reset(at),
+                    None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
+                }
                 self.is_set = true;
             }
-            if self.sleep.as_mut().poll(cx).is_pending() {
+            let is_over = self.sleep.as_mut().is_none_or(|sleep| sleep.as_mut().poll(cx).is_ready());
+            if !is_over {
                 return Poll::Pending;
             }
             self.is_set = false;

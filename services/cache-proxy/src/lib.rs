@@ -16,6 +16,8 @@ pub mod conn;
 pub mod control;
 pub mod convert;
 pub mod ferrite;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 pub mod hash;
 pub mod health;
 pub mod hot;

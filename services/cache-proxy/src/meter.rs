@@ -63,6 +63,7 @@ pub struct Sheet {
     pub private: Count,
     pub redirects: Count,
     pub mirrored: Count,
+    pub hedges: Count,
 }
 
 impl Sheet {
@@ -147,7 +148,7 @@ pub struct Meter {
 }
 
 /// Every so many requests the key is looked at.
-pub const HOT_SAMPLE: u32 = 32;
+pub const HOT_SAMPLE: u32 = 64;
 
 impl Meter {
     /// For a pool on a thread.

@@ -81,6 +81,12 @@ const POOL_FIGURES: &[PoolFigure] = &[
     ("mirrored_total", "counter", "Requests that were mirrored.", |sheet| {
         sheet.mirrored.get()
     }),
+    (
+        "hedges_total",
+        "counter",
+        "Reads that were asked of another server as well.",
+        |sheet| sheet.hedges.get(),
+    ),
 ];
 
 fn pools(page: &mut String, insight: &Insight) {

@@ -29,7 +29,11 @@ impl Stream {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self {
-            Stream::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, parts),
+            Stream::Tcp(stream) => match parts {
+                // The usual case; to send it costs the system less than a list of one.
+                [only] => Pin::new(stream).poll_write(cx, only),
+                _ => Pin::new(stream).poll_write_vectored(cx, parts),
+            },
             Stream::TlsServer(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
             Stream::TlsClient(stream) => Pin::new(stream.as_mut()).poll_write_vectored(cx, parts),
         }
@@ -47,8 +51,12 @@ impl Stream {
 
 /// Buffers above this go when they are empty: thousands of quiet connections hold nothing.
 const KEPT_MAX: usize = 4 * 1024;
+/// Most that is asked for because the last output was large.
+const USUAL_MAX: usize = 64 * 1024;
 /// Chunks of at least this go out from where they lie; smaller ones are cheaper to copy than to name.
 pub const SHARED_MIN: usize = 16 * 1024;
+/// Nothing above this is held back for what may come after it.
+const EARLY_MAX: usize = 16 * 1024;
 /// Slices of one write.
 const SLICES_MAX: usize = 64;
 
@@ -61,6 +69,8 @@ pub struct Out {
     /// Of the tail, what was written.
     sent: usize,
     len: usize,
+    /// Room that the tail needed last, so that it need not grow step by step.
+    usual: usize,
 }
 
 impl Out {
@@ -76,12 +86,14 @@ impl Out {
 
     /// Appends a copy.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.tail.extend_from_slice(bytes);
-        self.len += bytes.len();
+        self.with(|tail| tail.extend_from_slice(bytes));
     }
 
     /// Appends what `write` writes.
     pub fn with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.tail.capacity() == 0 {
+            self.tail.reserve(self.usual);
+        }
         let before = self.tail.len();
         write(&mut self.tail);
         self.len += self.tail.len() - before;
@@ -111,6 +123,11 @@ impl Out {
     /// Drops everything.
     pub fn clear(&mut self) {
         *self = Out::default();
+    }
+
+    /// Whether so little waits that it may wait for more.
+    pub fn is_early(&self) -> bool {
+        (1..EARLY_MAX).contains(&self.len)
     }
 
     /// Writes until nothing waits or the stream takes no more. Returns the bytes written.
@@ -157,6 +174,7 @@ impl Out {
         if self.sent == self.tail.len() {
             self.sent = 0;
             if self.tail.capacity() > KEPT_MAX {
+                self.usual = self.tail.len().min(USUAL_MAX);
                 self.tail = Vec::new();
             } else {
                 self.tail.clear();
@@ -197,8 +215,9 @@ pub enum Round {
     End,
 }
 
-/// Most that is asked of the allocator at once for a large frame: who announces one must send it first.
-const RESERVE_MAX: usize = 1024 * 1024;
+/// Room for the next read of a frame that is not whole: as much as is there already, within these bounds. Who announces a large frame must
+/// send it first.
+const ROOM: (usize, usize) = (16 * 1024, 1024 * 1024);
 
 impl In {
     /// Whether bytes are held.
@@ -247,7 +266,6 @@ impl In {
 
     fn keep(&mut self, rest: &[u8], wanted: usize) {
         self.wanted = wanted;
-        self.own.reserve(rest.len().max(wanted.min(RESERVE_MAX)));
         self.own.extend_from_slice(rest);
     }
 
@@ -257,15 +275,34 @@ impl In {
         stream: &mut Stream,
         mut step: impl FnMut(&[u8]) -> Result<Step, E>,
     ) -> Poll<Result<(Round, usize), E>> {
-        let missing = self.wanted.saturating_sub(self.own.len()).clamp(4096, RESERVE_MAX);
-        self.own.reserve(missing);
-        let mut room = Room(&mut self.own);
-        let count = ready!(room.poll_read(cx, stream))?;
+        let count = ready!(self.poll_fill(cx, stream))?;
         if count == 0 {
             return Poll::Ready(Ok((Round::End, 0)));
         }
         let paused = self.own.len() >= self.wanted && self.drain(&mut step)?;
         Poll::Ready(Ok((if paused { Round::Paused } else { Round::Again }, count)))
+    }
+
+    /// Reads on, up to so many bytes, although nothing may be understood now; ready when the other side is done.
+    pub fn poll_end(&mut self, cx: &mut Context<'_>, stream: &mut Stream, bytes_max: usize) -> Poll<io::Result<()>> {
+        while self.own.len() < bytes_max {
+            if ready!(self.poll_fill(cx, stream))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Reads once, behind what is held.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
+        let before = self.own.len();
+        let missing = self.wanted.saturating_sub(before).max(4096);
+        self.own.resize(before + missing.min(before.clamp(ROOM.0, ROOM.1)), 0);
+        let mut into = ReadBuf::new(self.own.get_mut(before..).unwrap_or_default());
+        let polled = stream.poll_read(cx, &mut into);
+        let count = into.filled().len();
+        self.own.truncate(before + count);
+        polled.map_ok(|()| count)
     }
 
     /// Shows what is held until it is understood; true if `step` paused.
@@ -295,19 +332,23 @@ impl In {
     }
 }
 
-/// The unused room of a buffer, at most `RESERVE_MAX` of it.
-struct Room<'a>(&'a mut BytesMut);
+/// Holds a write back, once, until the event loop has looked for what came in meanwhile: one write then carries more. It costs a look that
+/// does not wait, and no time that anybody would notice.
+#[derive(Default)]
+pub struct Patience {
+    is_spent: bool,
+}
 
-impl Room<'_> {
-    fn poll_read(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<io::Result<usize>> {
-        let before = self.0.len();
-        let room = (self.0.capacity() - before).min(RESERVE_MAX);
-        self.0.resize(before + room, 0);
-        let mut into = ReadBuf::new(self.0.get_mut(before..).unwrap_or_default());
-        let polled = stream.poll_read(cx, &mut into);
-        let count = into.filled().len();
-        self.0.truncate(before + count);
-        polled.map_ok(|()| count)
+impl Patience {
+    /// True if the task is to wait, and will be woken when the loop has looked; false the second time in a row, and when `wants` is false.
+    pub fn waits(&mut self, cx: &mut Context<'_>, wants: bool) -> bool {
+        self.is_spent = wants && !self.is_spent;
+        if self.is_spent {
+            // Its first poll leaves the waker with the loop, and that is all it does.
+            let looked = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+            debug_assert!(looked.is_pending());
+        }
+        self.is_spent
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::MonoTime;
-use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngCore as _, SeedableRng as _};
 
@@ -239,7 +238,7 @@ impl Pool {
         });
         let store = match plan.config.backend {
             crate::config::Backend::Ferrite if keeps && old.store.is_some() => old.store.clone(),
-            crate::config::Backend::Ferrite => Some(Rc::new(Store::new(&plan.config))),
+            crate::config::Backend::Ferrite => Some(Rc::new(Store::new(&plan.config, Arc::clone(&plan.cursors)))),
             _ => None,
         };
         *self.view.borrow_mut() = Rc::new(View {
@@ -345,8 +344,10 @@ impl Pool {
     /// Sends a request to a server on a shared connection; what cannot be sent fails.
     pub fn send(self: &Rc<Pool>, node: Option<&Rc<Node>>, purpose: Purpose, lane: u64, request: &[u8], mut pending: Pending) {
         let view = self.view.borrow();
-        if view.topology.is_cluster() && pending.again.is_none() {
-            pending.again = Some(Bytes::copy_from_slice(request));
+        let has_others = pending.is_read && view.config.reads != ReadPolicy::Primary;
+        let may_hedge = has_others && !view.config.hedge_after.0.is_zero();
+        if (view.topology.is_cluster() || may_hedge) && pending.again.is_none() {
+            pending.again = Some(Rc::from(request));
         }
         drop(view);
         let Some(node) = node else {
@@ -355,7 +356,23 @@ impl Pool {
         };
         match node.shared(self, purpose, lane) {
             Some(conn) => conn.send(request, pending),
+            None if has_others => self.hedge(node, purpose, request, pending),
             None => pending.fail(&node.down_text()),
+        }
+    }
+
+    /// Asks another server of the same keys for what `slow` did not answer, or not yet.
+    pub fn hedge(self: &Rc<Pool>, slow: &Rc<Node>, purpose: Purpose, request: &[u8], mut pending: Pending) {
+        pending.is_read = false;
+        let view = self.view();
+        let lane = pending.to.as_ref().map_or(0, |to| to.id);
+        match other_of(&view, slow).and_then(|node| node.shared(self, purpose, lane)) {
+            Some(conn) => {
+                self.meter.sheet.hedges.add(1);
+                pending.sent = clock::now();
+                conn.send(request, pending);
+            }
+            None => pending.fail(&slow.down_text()),
         }
     }
 
@@ -408,6 +425,21 @@ impl Pool {
         pending.sent = clock::now();
         target.send(&request, pending);
     }
+}
+
+/// Of a primary and its replicas, the healthy one that answers probes soonest, but for `slow`.
+fn other_of<'a>(view: &'a View, slow: &Rc<Node>) -> Option<&'a Rc<Node>> {
+    let topology = &view.topology;
+    let at = view.nodes.iter().position(|node| Rc::ptr_eq(node, slow))?;
+    let primary = topology.nodes.get(at)?.replica_of.unwrap_or(at as u16);
+    let replicas = topology.replicas.get(usize::from(primary))?;
+    let candidates = replicas.iter().copied().chain([primary]).map(usize::from);
+    candidates
+        .filter(|candidate| *candidate != at)
+        .filter_map(|candidate| Some((topology.nodes.get(candidate)?, view.nodes.get(candidate)?)))
+        .filter(|(info, _)| info.is_healthy)
+        .min_by_key(|(info, _)| info.probe_micros)
+        .map(|(_, node)| node)
 }
 
 /// Whether connections to servers made for one configuration serve another.

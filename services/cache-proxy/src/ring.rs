@@ -34,7 +34,7 @@ pub struct Member {
 #[derive(Clone, Debug)]
 pub enum Ring {
     /// Points by value, each with its member's index.
-    Points(Vec<(u32, u16)>),
+    Points(Points),
     Wheel(Vec<u16>),
     /// As a wheel; the hash is ignored and a number drawn in its place.
     Random(Vec<u16>),
@@ -44,7 +44,7 @@ impl Ring {
     /// Over `members`, which keep their order.
     pub fn new(distribution: Distribution, members: &[Member]) -> Ring {
         match distribution {
-            Distribution::Ketama => Ring::Points(ketama(members)),
+            Distribution::Ketama => Ring::Points(Points::new(ketama(members))),
             Distribution::Modula => Ring::Wheel(wheel(members)),
             Distribution::Random => Ring::Random(wheel(members)),
         }
@@ -58,15 +58,45 @@ impl Ring {
     /// Index of the member that `hash` belongs to; `None` when there is none.
     pub fn find(&self, hash: u32) -> Option<u16> {
         match self {
-            Ring::Points(points) => {
-                let at = points.partition_point(|(value, _)| *value < hash);
-                points.get(at).or_else(|| points.first()).map(|(_, index)| *index)
-            }
+            Ring::Points(points) => points.find(hash),
             Ring::Wheel(places) | Ring::Random(places) => {
                 let at = (hash as usize).checked_rem(places.len())?;
                 places.get(at).copied()
             }
         }
+    }
+}
+
+/// Points of a ring with an index by their high bits, so that a look-up reads a few points that lie side by side.
+#[derive(Clone, Debug)]
+pub struct Points {
+    /// By value.
+    points: Vec<(u32, u16)>,
+    /// By the high bits of a hash, the first point that is not below all such hashes.
+    starts: Vec<u32>,
+    /// How far a hash is shifted to be left with its high bits.
+    shift: u32,
+}
+
+impl Points {
+    fn new(points: Vec<(u32, u16)>) -> Points {
+        // As many parts as points: one point in each, on average.
+        let bits = (usize::BITS - points.len().leading_zeros()).clamp(1, 20);
+        let shift = u32::BITS - bits;
+        let starts = (0..1u32 << bits).map(|high| points.partition_point(|(value, _)| *value < high << shift) as u32);
+        Points {
+            starts: starts.collect(),
+            points,
+            shift,
+        }
+    }
+
+    /// The owner of the first point that is not below `hash`, or of the first of all.
+    fn find(&self, hash: u32) -> Option<u16> {
+        let start = self.starts.get((hash >> self.shift) as usize).copied().unwrap_or_default();
+        let mut after = self.points.get(start as usize..).unwrap_or_default().iter();
+        let found = after.find(|(value, _)| *value >= hash);
+        found.or_else(|| self.points.first()).map(|(_, owner)| *owner)
     }
 }
 
@@ -119,6 +149,20 @@ mod tests {
             if old != 4 {
                 assert_eq!(after.find(hash), Some(old));
             }
+        }
+    }
+
+    #[test]
+    fn the_index_leads_to_the_point_that_a_search_finds() {
+        let sorted = ketama(&members(7));
+        let points = Points::new(sorted.clone());
+        let edges = sorted
+            .iter()
+            .flat_map(|(value, _)| [value.wrapping_sub(1), *value, value.wrapping_add(1)]);
+        for hash in edges.chain([0, u32::MAX]) {
+            let at = sorted.partition_point(|(value, _)| *value < hash);
+            let wanted = sorted.get(at).or_else(|| sorted.first()).map(|(_, owner)| *owner);
+            assert_eq!(points.find(hash), wanted, "{hash}");
         }
     }
 

@@ -13,13 +13,15 @@ use tokio::time::{Instant, Sleep};
 use crate::clock;
 use crate::insight::Card;
 use crate::mailbox::Mailbox;
-use crate::net::{In, Round, Step, Stream};
+use crate::net::{In, Patience, Round, Step, Stream};
 use crate::pool::Pool;
 use crate::worker::scratch;
 use crate::{memcached, redis};
 
 /// Bytes of replies that a client may leave unread before no further request of it is read.
 const BACKLOG_MAX: usize = 1024 * 1024;
+/// Bytes of requests that are read while a blocking one is in the way.
+const AHEAD_MAX: usize = 64 * 1024;
 /// Bytes of messages that a subscriber may leave unread before it is disconnected.
 const MESSAGES_MAX: usize = 32 * 1024 * 1024;
 
@@ -51,7 +53,7 @@ impl Speaker {
     /// Whether it waits for a command that may take for ever.
     fn is_blocked(&self) -> bool {
         match self {
-            Speaker::Redis(session) => session.is_blocked(),
+            Speaker::Redis(session) => session.may_wait_for_ever(),
             Speaker::Memcached(_) => false,
         }
     }
@@ -75,6 +77,7 @@ pub async fn run(stream: Stream, pool: &Rc<Pool>, card: &Arc<Card>, mailbox: &Rc
         stream,
         speaker,
         inbox: In::default(),
+        patience: Patience::default(),
         is_closing: false,
         last: MonoTime::now(),
         alarm: None,
@@ -89,6 +92,7 @@ struct Client {
     stream: Stream,
     speaker: Speaker,
     inbox: In,
+    patience: Patience,
     /// Nothing more is read; it ends once all replies are written.
     is_closing: bool,
     /// When it last said something.
@@ -135,10 +139,21 @@ impl Client {
                     Poll::Pending => break,
                 }
             }
-            match mailbox.with_out(|out| out.poll_flush(cx, &mut self.stream)) {
-                Poll::Ready(Ok(bytes)) => pool.meter.sheet.bytes_out.add(bytes as u64),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
-                Poll::Pending => {}
+            // Requests behind a blocking one must not hide that the client left.
+            if is_blocked && self.speaker.is_blocked() && !self.is_closing {
+                let ended = self.inbox.poll_end(cx, &mut self.stream, AHEAD_MAX);
+                if let Poll::Ready(ended) = ended {
+                    return Poll::Ready(ended.map_err(End::Io));
+                }
+            }
+            // While more replies are on their way, those that are there wait for the next ones.
+            let is_early = mailbox.waiting() > 0 && mailbox.with_out(|out| out.is_early());
+            if !self.patience.waits(cx, is_early) {
+                match mailbox.with_out(|out| out.poll_flush(cx, &mut self.stream)) {
+                    Poll::Ready(Ok(bytes)) => pool.meter.sheet.bytes_out.add(bytes as u64),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
+                    Poll::Pending => {}
+                }
             }
             if self.is_closing {
                 if mailbox.waiting() == 0 && mailbox.backlog() == 0 {

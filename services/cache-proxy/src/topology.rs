@@ -166,6 +166,8 @@ pub struct PoolPlan {
     pub stale: Arc<tokio::sync::Notify>,
     /// Failures in a row by server, written by the threads and read by the control plane.
     pub health: Arc<crate::health::Board>,
+    /// Where walks over a Ferrite cluster stand.
+    pub cursors: Arc<crate::ferrite::Cursors>,
 }
 
 /// All pools: what the control plane publishes.

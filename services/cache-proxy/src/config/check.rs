@@ -190,6 +190,13 @@ impl PoolConfig {
         faults.wanted(self.reads == ReadPolicy::Primary || has_replicas, || {
             format!("pool {name:?}: reads: replicas are known of a cluster and of sentinels alone")
         });
+        let (hedge, most) = (self.hedge_after, self.timeout_request);
+        faults.wanted(hedge.0.is_zero() || (Span::millis(1)..=most).contains(&hedge), || {
+            format!("pool {name:?}: hedge-after = {hedge}: wanted 1ms to timeout-request ({most}), or 0s")
+        });
+        faults.wanted(hedge.0.is_zero() || self.reads != ReadPolicy::Primary, || {
+            format!("pool {name:?}: hedge-after: wanted reads = \"prefer-replica\" or \"nearest\", since a replica may be asked")
+        });
         faults.wanted(!self.eject || self.backend == Backend::Servers, || {
             format!("pool {name:?}: eject: only backend = \"servers\" has a ring to leave")
         });

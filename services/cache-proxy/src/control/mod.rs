@@ -196,6 +196,7 @@ fn with(plan: &PoolPlan, topology: Option<Topology>, table: Option<Arc<Table>>) 
         addr: plan.addr,
         stale: Arc::clone(&plan.stale),
         health: Arc::clone(&plan.health),
+        cursors: Arc::clone(&plan.cursors),
     }
 }
 
@@ -237,6 +238,7 @@ fn make_plan(pool: &PoolConfig, old: Option<&PoolState>) -> anyhow::Result<(Arc<
         addr,
         stale: Arc::new(Notify::new()),
         health: Arc::new(Board::default()),
+        cursors: old.map_or_else(Arc::default, |old| Arc::clone(&old.plan.cursors)),
     };
     Ok((Arc::new(plan), reserved))
 }

@@ -7,11 +7,13 @@
 mod item;
 mod memcached;
 mod redis;
+mod scan;
 mod string;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use client::{ClientOptions, RawClient};
@@ -24,6 +26,7 @@ use crate::resp::write::Version;
 
 pub use item::Item;
 pub use redis::serves;
+pub use scan::Cursors;
 
 /// Tries of a compare-and-swap before the key is called too busy.
 const TRIES_MAX: usize = 100;
@@ -50,14 +53,16 @@ pub struct Outcome {
 pub struct Store {
     endpoints: Vec<String>,
     prefix: Vec<u8>,
+    cursors: Arc<Cursors>,
     options: ClientOptions,
     client: OnceCell<RawClient>,
 }
 
 impl Store {
-    /// Of a pool's configuration.
-    pub fn new(config: &PoolConfig) -> Store {
+    /// Of a pool's configuration, with what its threads share.
+    pub fn new(config: &PoolConfig, cursors: Arc<Cursors>) -> Store {
         Store {
+            cursors,
             endpoints: config.server_names().into_iter().map(|name| name.addr).collect(),
             prefix: config.ferrite_prefix.clone().into_bytes(),
             options: ClientOptions {
@@ -190,14 +195,15 @@ impl Lane {
     }
 }
 
-/// Jobs from the front of which none touches a key that another one writes.
+/// Jobs from the front of which none touches a key that another one writes. One without keys looks at all of them, and runs alone.
 fn take_batch(jobs: &mut VecDeque<Job>) -> Vec<Job> {
     let mut touched = BTreeSet::new();
     let mut written = BTreeSet::new();
     let mut batch = Vec::new();
     while let Some(job) = jobs.front() {
         let clashes = |key: &Bytes| written.contains(key) || (job.is_write && touched.contains(key));
-        if batch.len() >= BATCH_MAX || job.keys.iter().any(clashes) {
+        let is_alone = job.keys.is_empty();
+        if batch.len() >= BATCH_MAX || job.keys.iter().any(clashes) || (is_alone && !batch.is_empty()) {
             break;
         }
         touched.extend(job.keys.iter().cloned());
@@ -205,6 +211,9 @@ fn take_batch(jobs: &mut VecDeque<Job>) -> Vec<Job> {
             written.extend(job.keys.iter().cloned());
         }
         batch.extend(jobs.pop_front());
+        if is_alone {
+            break;
+        }
     }
     batch
 }

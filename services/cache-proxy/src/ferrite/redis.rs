@@ -40,6 +40,7 @@ const SERVED: &[&str] = &[
     "pexpiretime",
     "psetex",
     "pttl",
+    "scan",
     "set",
     "setex",
     "setnx",
@@ -129,6 +130,7 @@ pub(super) async fn run(store: &Store, name: &str, version: Version, args: &[Byt
             }
             write::integer(&mut out, count);
         }
+        "scan" => return super::scan::run(store, args).await,
         "set" => return set(store, args, version).await,
         "setex" | "psetex" => {
             let [_, key, span, value] = args else {

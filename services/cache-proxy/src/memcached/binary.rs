@@ -1,8 +1,9 @@
 //! The binary protocol. Packets go to the server of their key as they are; quiet ones lose their quietness on the way, so that every request
 //! has a reply, and what the client did not want is dropped here.
 
+use super::Session;
+use super::frame::{self, Binary, Packet};
 use super::scan::{Expected, Form, HEAD, Quiet};
-use super::{KEY_MAX, Session};
 use crate::conn::Pending;
 use crate::join::{Join, JoinKind};
 use crate::meter::Tally;
@@ -56,30 +57,26 @@ fn reply(opcode: u8, status: u16, opaque: u32, key: &[u8], value: &[u8]) -> Vec<
 
 impl Session {
     pub(super) fn binary(&mut self, bytes: &[u8]) -> Result<Step, End> {
-        let Some(head) = bytes.first_chunk::<HEAD>() else {
-            return Ok(Step::More(HEAD));
+        let packet = match frame::binary(bytes, self.view.config.request_max.as_usize()) {
+            Binary::More(wanted) => return Ok(Step::More(wanted)),
+            Binary::Packet(packet) => packet,
+            Binary::Lost { opcode, opaque } => {
+                self.put(&packet(opcode, STATUS_INVALID, opaque, b"Invalid arguments"));
+                return Err(End::Malformed);
+            }
         };
-        let opcode = head[1];
-        let key_len = usize::from(u16::from_be_bytes([head[2], head[3]]));
-        let extras = usize::from(head[4]);
-        let body = u32::from_be_bytes([head[8], head[9], head[10], head[11]]) as usize;
-        let opaque = u32::from_be_bytes([head[12], head[13], head[14], head[15]]);
-        let whole = HEAD.saturating_add(body);
-        if whole > self.view.config.request_max.as_usize() || key_len + extras > body || key_len > KEY_MAX {
-            self.put(&packet(opcode, STATUS_INVALID, opaque, b"Invalid arguments"));
-            return Err(End::Malformed);
-        }
-        let Some(request) = bytes.get(..whole) else {
-            return Ok(Step::More(whole));
-        };
-        let key = request.get(HEAD + extras..HEAD + extras + key_len).unwrap_or_default();
+        self.packet(&packet).map(|()| Step::Took(packet.bytes.len()))
+    }
+
+    fn packet(&mut self, request: &Packet<'_>) -> Result<(), End> {
+        let (opcode, opaque, key) = (request.opcode, request.opaque, request.key);
         let pair = PAIRS.iter().find(|(loud, quiet, _)| *loud == opcode || *quiet == opcode);
         if pair.is_none() && opcode != TOUCH {
-            return self.other(request, opcode, opaque, key).map(|()| Step::Took(whole));
+            return self.other(request);
         }
         if key.is_empty() {
             self.put(&packet(opcode, STATUS_INVALID, opaque, b"Invalid arguments"));
-            return Ok(Step::Took(whole));
+            return Ok(());
         }
         if self.view.store.is_some() {
             self.put(&packet(
@@ -88,7 +85,7 @@ impl Session {
                 opaque,
                 b"a pool of a Ferrite cluster speaks text",
             ));
-            return Ok(Step::Took(whole));
+            return Ok(());
         }
         let quiet = match pair {
             Some((_, quiet, true)) if *quiet == opcode => Quiet::Failure,
@@ -100,8 +97,8 @@ impl Session {
             quiet,
         };
         let loud = pair.map_or(opcode, |(loud, ..)| *loud);
-        self.pass(request, loud, key, expected);
-        Ok(Step::Took(whole))
+        self.pass(request.bytes, loud, key, expected);
+        Ok(())
     }
 
     fn pass(&mut self, request: &[u8], loud: u8, key: &[u8], expected: Expected) {
@@ -127,7 +124,8 @@ impl Session {
     }
 
     /// What has no key.
-    fn other(&mut self, request: &[u8], opcode: u8, opaque: u32, key: &[u8]) -> Result<(), End> {
+    fn other(&mut self, request: &Packet<'_>) -> Result<(), End> {
+        let (opcode, opaque) = (request.opcode, request.opaque);
         match opcode {
             // Quit, loud and quiet.
             0x07 => {
@@ -136,7 +134,7 @@ impl Session {
             }
             0x17 => return Err(End::Quit),
             // Flush, loud and quiet.
-            0x08 | 0x18 => self.flush(request, opcode, opaque),
+            0x08 | 0x18 => self.flush(request.bytes, opcode, opaque),
             // No-op.
             0x0a => self.put(&packet(opcode, 0, opaque, b"")),
             // Version.
@@ -144,7 +142,7 @@ impl Session {
             // Verbosity.
             0x1b => self.put(&packet(opcode, 0, opaque, b"")),
             // Statistics: the proxy's own.
-            0x10 if key.is_empty() => {
+            0x10 if request.key.is_empty() => {
                 for (name, value) in super::figures(&self.pool, &self.view) {
                     self.put(&reply(opcode, 0, opaque, name.as_bytes(), value.to_string().as_bytes()));
                 }

@@ -1,6 +1,7 @@
 //! Clients that speak memcached: text with its meta commands, and binary. What a client speaks is told by its first byte.
 
 mod binary;
+pub mod frame;
 pub mod scan;
 mod text;
 

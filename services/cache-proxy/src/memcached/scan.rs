@@ -11,7 +11,7 @@ pub enum Form {
     #[default]
     Resp,
     /// RESP to `SCAN`: index of the server and of the next one.
-    Scan { at: u64, next: u64 },
+    Scan { at: u16, next: u16 },
     /// One line.
     Line,
     /// Items, then `END`.
@@ -31,7 +31,7 @@ pub enum Quiet {
     Nothing,
     Everything,
     /// Lines that begin with one of two words.
-    Lines([&'static [u8]; 2]),
+    Lines(&'static [&'static [u8]; 2]),
     /// Binary: success.
     Success,
     /// Binary: anything but success.
@@ -50,7 +50,7 @@ pub const HEAD: usize = 24;
 
 impl Expected {
     /// A reply to `SCAN`.
-    pub fn scan(at: u64, next: u64) -> Expected {
+    pub fn scan(at: u16, next: u16) -> Expected {
         Expected {
             form: Form::Scan { at, next },
             quiet: Quiet::Nothing,
@@ -86,7 +86,7 @@ impl Expected {
     /// Hands a server's reply over.
     pub fn deliver(&self, to: &Mailbox, request: u64, part: u16, reply: &[u8]) {
         if let Form::Scan { at, next } = self.form {
-            return crate::redis::deliver_scan(to, request, at, next, reply);
+            return crate::redis::deliver_scan(to, request, u64::from(at), u64::from(next), reply);
         }
         if self.is_unwanted(reply) {
             return to.deliver(request, part, b"");
@@ -210,10 +210,10 @@ fn binary(bytes: &[u8]) -> Result<Found, Malformed> {
         Some(&super::binary::REPLY) | None => {}
         Some(_) => return Err(Malformed::Type),
     }
-    let Some(body) = bytes.get(8..12).and_then(|body| body.try_into().ok()) else {
+    let Some([.., b0, b1, b2, b3, _, _, _, _, _, _, _, _, _, _, _, _]) = bytes.first_chunk::<HEAD>() else {
         return Ok(Found::More { wanted: HEAD });
     };
-    let length = HEAD.saturating_add(u32::from_be_bytes(body) as usize);
+    let length = HEAD.saturating_add(u32::from_be_bytes([*b0, *b1, *b2, *b3]) as usize);
     Ok(if length > bytes.len() {
         Found::More { wanted: length }
     } else {

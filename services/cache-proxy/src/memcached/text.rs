@@ -1,123 +1,39 @@
 //! The text protocol with its meta commands.
 
-use base64::Engine as _;
-
+use super::Session;
+use super::frame::{self, Command, Kind, Meta, Text, is_key};
 use super::scan::{Expected, Form, Quiet};
-use super::{KEY_MAX, Session};
 use crate::conn::Pending;
 use crate::join::{Join, JoinKind};
 use crate::meter::Tally;
 use crate::net::Step;
 use crate::pool::TEXT;
-use crate::resp::{LINE_MAX, number};
 use crate::session::End;
 use crate::topology::NOBODY;
 
-/// What a command is, by name: how many words stand before its (first) key, and its form.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Keys, values in reply; words before the first key.
-    Get(usize),
-    /// A block of data follows; index of the word that tells its length.
-    Store(usize),
-    /// One key, one line in reply.
-    Plain,
-    Meta,
-    /// A meta command with a block of data.
-    MetaStore,
-    Local,
-}
-
-const COMMANDS: &[(&str, Kind)] = &[
-    ("get", Kind::Get(1)),
-    ("gets", Kind::Get(1)),
-    ("gat", Kind::Get(2)),
-    ("gats", Kind::Get(2)),
-    ("set", Kind::Store(4)),
-    ("add", Kind::Store(4)),
-    ("replace", Kind::Store(4)),
-    ("append", Kind::Store(4)),
-    ("prepend", Kind::Store(4)),
-    ("cas", Kind::Store(4)),
-    ("delete", Kind::Plain),
-    ("incr", Kind::Plain),
-    ("decr", Kind::Plain),
-    ("touch", Kind::Plain),
-    ("mg", Kind::Meta),
-    ("md", Kind::Meta),
-    ("ma", Kind::Meta),
-    ("me", Kind::Meta),
-    ("ms", Kind::MetaStore),
-    ("mn", Kind::Local),
-    ("version", Kind::Local),
-    ("verbosity", Kind::Local),
-    ("flush_all", Kind::Local),
-    ("stats", Kind::Local),
-    ("quit", Kind::Local),
-];
-
 impl Session {
     pub(super) fn text(&mut self, bytes: &[u8]) -> Result<Step, End> {
-        let window = bytes.get(..bytes.len().min(LINE_MAX)).unwrap_or_default();
-        let Some(end) = memchr::memchr(b'\n', window) else {
-            if bytes.len() >= LINE_MAX {
-                self.line("CLIENT_ERROR line too long");
-                return Err(End::Malformed);
+        match frame::text(bytes, self.view.config.request_max.as_usize()) {
+            Text::More(wanted) => Ok(Step::More(wanted)),
+            Text::Command(command) => self.command(&command).map(|()| Step::Took(command.len)),
+            Text::Wrong(answer, len) => {
+                self.line(answer);
+                Ok(Step::Took(len))
             }
-            return Ok(Step::More(bytes.len() + 1));
-        };
-        let head = end + 1;
-        let line = window.get(..end).unwrap_or_default();
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty()).collect();
-        let name = words.first().copied().unwrap_or_default();
-        let known = COMMANDS.iter().find(|(known, _)| known.as_bytes() == name);
-        let Some((_, kind)) = known else {
-            self.line("ERROR");
-            return Ok(Step::Took(head));
-        };
-        let length_at = match kind {
-            Kind::Store(at) => Some(*at),
-            Kind::MetaStore => Some(2),
-            _ => None,
-        };
-        let Some(at) = length_at else {
-            return self.handle(*kind, &words).map(|()| Step::Took(head));
-        };
-        let length = words
-            .get(at)
-            .and_then(|word| number(word))
-            .and_then(|length| usize::try_from(length).ok());
-        let Some(length) = length else {
-            self.line("CLIENT_ERROR bad command line format");
-            return Ok(Step::Took(head));
-        };
-        let whole = head.saturating_add(length).saturating_add(2);
-        if whole > self.view.config.request_max.as_usize() {
-            self.line("SERVER_ERROR object too large for cache");
-            return Err(End::Malformed);
+            Text::Lost(answer) => {
+                self.line(answer);
+                Err(End::Malformed)
+            }
         }
-        if bytes.len() < whole {
-            return Ok(Step::More(whole));
-        }
-        let block = bytes.get(head..whole).unwrap_or_default();
-        if !block.ends_with(b"\r\n") {
-            self.line("CLIENT_ERROR bad data chunk");
-            return Err(End::Malformed);
-        }
-        match kind {
-            Kind::MetaStore => self.meta(&words, block),
-            _ => self.single(&words, block),
-        }
-        Ok(Step::Took(whole))
     }
 
-    fn handle(&mut self, kind: Kind, words: &[&[u8]]) -> Result<(), End> {
-        match kind {
+    fn command(&mut self, command: &Command<'_>) -> Result<(), End> {
+        let (words, block) = (&command.words, command.block);
+        match command.kind {
             Kind::Get(first) => self.get(words, first),
-            Kind::Meta => self.meta(words, b""),
+            Kind::Meta | Kind::MetaStore => self.meta(command),
             Kind::Local => return self.local(words),
-            _ => self.single(words, b""),
+            Kind::Plain | Kind::Store(_) => self.single(words, block),
         }
         Ok(())
     }
@@ -134,10 +50,6 @@ impl Session {
         Tally::new(super::counter(name)).with_key(key)
     }
 
-    fn is_key(key: &[u8]) -> bool {
-        !key.is_empty() && key.len() <= KEY_MAX && !key.iter().any(u8::is_ascii_control)
-    }
-
     /// A command with one key and one line in reply.
     fn single(&mut self, words: &[&[u8]], block: &[u8]) {
         let is_silent = words.last() == Some(&&b"noreply"[..]);
@@ -146,7 +58,7 @@ impl Session {
         } else {
             words
         };
-        let Some(key) = words.get(1).filter(|key| Self::is_key(key)) else {
+        let Some(key) = words.get(1).filter(|key| is_key(key)) else {
             if !is_silent {
                 self.line("CLIENT_ERROR bad command line format");
             }
@@ -182,7 +94,7 @@ impl Session {
         if keys.is_empty() {
             return self.line("ERROR");
         }
-        if !keys.iter().all(|key| Self::is_key(key)) {
+        if !keys.iter().all(|key| is_key(key)) {
             return self.line("CLIENT_ERROR bad command line format");
         }
         let expected = Expected {
@@ -229,33 +141,13 @@ impl Session {
     }
 
     /// Quiet meta commands are sent without their `q`, so that every request has a reply; what the client did not want is dropped here.
-    fn meta(&mut self, words: &[&[u8]], block: &[u8]) {
-        let flags = words.iter().skip(if block.is_empty() { 2 } else { 3 });
-        let is_quiet = flags.clone().any(|flag| *flag == b"q");
-        let is_encoded = flags.clone().any(|flag| *flag == b"b");
-        let Some(raw) = words.get(1).filter(|key| Self::is_key(key)) else {
-            return self.line("CLIENT_ERROR bad command line format");
-        };
-        let decoded = match is_encoded {
-            true => base64::engine::general_purpose::STANDARD.decode(raw).ok(),
-            false => None,
-        };
-        let Some(key) = decoded.as_deref().or((!is_encoded).then_some(*raw)) else {
-            return self.line("CLIENT_ERROR error decoding key");
-        };
-        let quiet = match (is_quiet, words.first().copied().unwrap_or_default()) {
-            (false, _) => Quiet::Nothing,
-            (_, b"mg") => Quiet::Lines([b"EN", b"EN"]),
-            (_, b"ms") => Quiet::Lines([b"HD", b"HD"]),
-            (_, b"md" | b"ma") => Quiet::Lines([b"HD", b"NF"]),
-            _ => Quiet::Nothing,
+    fn meta(&mut self, command: &Command<'_>) {
+        let Meta { key, loud, quiet } = match frame::meta(command) {
+            Ok(meta) => meta,
+            Err(answer) => return self.line(answer),
         };
         let form = Form::Meta;
-        let first_flag = if block.is_empty() { 2 } else { 3 };
-        let is_mute = |at: usize, word: &[u8]| is_quiet && at >= first_flag && word == b"q";
-        let loud = words.iter().enumerate().filter(|(at, word)| !is_mute(*at, word));
-        let loud: Vec<&[u8]> = loud.map(|(_, word)| *word).collect();
-        self.send(&loud, key, block, Expected { form, quiet });
+        self.send(&loud, &key, command.block, Expected { form, quiet });
     }
 
     fn local(&mut self, words: &[&[u8]]) -> Result<(), End> {

@@ -52,8 +52,8 @@ impl Session {
         }
         let number = self.mailbox.expect(tally);
         let mut pending = Pending::new(Some(&self.mailbox), number, 0);
-        let next = if at + 1 < primaries.len() { at as u64 + 1 } else { 0 };
-        pending.expected = crate::memcached::scan::Expected::scan(at as u64, next);
+        let next = if at + 1 < primaries.len() { at as u16 + 1 } else { 0 };
+        pending.expected = crate::memcached::scan::Expected::scan(at as u16, next);
         self.pool.send(Some(node), self.purpose(), self.mailbox.id, &bytes, pending);
         Flow::Done
     }

@@ -344,7 +344,8 @@ impl Session {
     fn forward(&mut self, view: &View, node: u16, request: Request<'_>, command: &Command, tally: Tally) -> Flow {
         let number = self.mailbox.expect(tally);
         let node = self.pool.pick(view, node, command.is_readonly());
-        let pending = Pending::new(Some(&self.mailbox), number, 0);
+        let mut pending = Pending::new(Some(&self.mailbox), number, 0);
+        pending.is_read = command.is_readonly();
         self.pool.send(node, self.purpose(), self.mailbox.id, request.bytes, pending);
         if let Some(shadow) = self.pool.mirror() {
             self.mirror(&shadow, request);

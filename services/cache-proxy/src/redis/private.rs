@@ -250,6 +250,11 @@ impl Session {
         self.blocking.is_some() && self.mailbox.waiting() > 0
     }
 
+    /// Whether what it waits for may take for ever.
+    pub(crate) fn may_wait_for_ever(&self) -> bool {
+        self.is_blocked() && self.blocking.as_ref().is_some_and(|conn| conn.is_patient())
+    }
+
     /// The reply came: the connection is clean.
     pub(super) fn end_blocking(&mut self) {
         if let Some(conn) = self.blocking.take() {

@@ -136,7 +136,8 @@ pub(super) fn send(
     let lane = to.map_or(0, |(mailbox, _)| mailbox.id);
     let is_cluster = view.topology.is_cluster();
     for (at, part) in splitter.parts.iter().enumerate() {
-        let pending = Pending::new(to.map(|(mailbox, _)| mailbox), number, at as u16);
+        let mut pending = Pending::new(to.map(|(mailbox, _)| mailbox), number, at as u16);
+        pending.is_read = command.is_readonly();
         let chosen = splitter
             .sorted
             .get(part.start as usize..(part.start + part.count) as usize)

@@ -30,9 +30,12 @@ fn cluster(masters: usize, replicas: usize) -> Cluster {
         "1500",
     ];
     let count = masters * (1 + replicas);
-    // The bus listens 10000 above.
-    let ports = std::iter::repeat_with(free_port);
-    let nodes: Vec<_> = ports.take(count).map(|port| redis_at(port, &options)).collect();
+    let node = || {
+        // Unless told, the bus listens 10000 above, where somebody else may.
+        let bus = free_port().to_string();
+        redis_with(&[&options[..], &["--cluster-port", &bus]].concat())
+    };
+    let nodes: Vec<_> = std::iter::repeat_with(node).take(count).collect();
     let addrs: Vec<_> = nodes.iter().map(|node| node.addr.as_str()).collect();
     let per = replicas.to_string();
     let mut args = vec!["--cluster", "create"];
@@ -84,6 +87,7 @@ fn plain_clients_use_a_cluster_through_a_reshard_and_a_masters_death() {
     assert!(client.ask("CLUSTER SHARDS").contains("online"));
     assert!(client.ask("SELECT 1").starts_with("!ERR DB index"));
     reshard(&cluster, &mut client, &keys);
+    crate::clients::python("redis-cluster", &proxy.addrs[0], &[]);
     // A master dies: errors meanwhile, never a wrong answer.
     let mut known: Vec<i64> = keys
         .iter()
@@ -160,4 +164,37 @@ fn replicas_answer_reads_where_the_pool_says_so() {
         let is_same = (0..50).all(|number| client.ask(&format!("GET r{number}")) == number.to_string());
         is_same && replicas.iter().all(|node| gets(node))
     });
+    hedged_reads_do_not_wait_for_a_slow_server(&cluster, &replicas);
+}
+
+/// One replica hangs: what it does not answer the others do.
+fn hedged_reads_do_not_wait_for_a_slow_server(cluster: &Cluster, replicas: &[&Server]) {
+    let config = pool(
+        &[&cluster.nodes[0]],
+        "backend = \"cluster\"\nrefresh-interval = \"1h\"\nreads = \"prefer-replica\"\nhedge-after = \"20ms\"\ntimeout-request = \"20s\"",
+    );
+    let proxy = Proxy::start(&config.replace("threads = 2", "threads = 2\nadmin-addr = \"127.0.0.1:0\""));
+    let mut client = proxy.client();
+    eventually("slots are known", || client.ask("GET r0") == "0");
+    replicas[0].process.signal(rustix::process::Signal::STOP);
+    let began = base::MonoTime::now();
+    let keys: Vec<_> = (0..50).map(|number| format!("r{number}")).collect();
+    for (number, key) in keys.iter().enumerate() {
+        assert_eq!(client.ask(&format!("GET {key}")), number.to_string());
+    }
+    let values: Vec<_> = (0..50).map(|number| number.to_string()).collect();
+    assert_eq!(
+        client.ask(&format!("MGET {}", keys.join(" "))),
+        format!("[{}]", values.join(" "))
+    );
+    let took = base::MonoTime::now().since(began);
+    assert!(took < std::time::Duration::from_secs(10), "{took:?}");
+    let page = http(&proxy.addrs[1], "/metrics");
+    let line = page.lines().find(|line| line.contains("hedges_total{"));
+    let count: u64 = line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("a count");
+    // Of 50 keys about 17 are the hanging replica's; each was asked for twice.
+    assert!((10..100).contains(&count), "{count}");
+    replicas[0].process.signal(rustix::process::Signal::CONT);
+    // Late answers go to nobody.
+    assert_eq!(client.ask("GET r7"), "7");
 }

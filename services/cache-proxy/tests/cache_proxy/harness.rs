@@ -12,7 +12,7 @@ use cache_proxy::resp::reply::{Found, ReplyScanner, Value};
 use cache_proxy::resp::write;
 
 /// A process that ends with the test.
-pub struct Process(Child);
+pub struct Process(pub Child);
 
 impl Process {
     pub fn kill(&mut self) {
@@ -51,7 +51,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Waits until `done` holds, at most ten seconds.
+/// Waits until `done` holds, at most forty seconds.
 #[allow(clippy::disallowed_methods)] // looks again and again at other processes, which tell nobody
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = MonoTime::now() + Duration::from_secs(40);
@@ -82,9 +82,15 @@ pub fn redis_at(port: u16, args: &[&str]) -> Server {
     let mut command = Command::new(program("redis-server", "redis-server"));
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
     command.arg(dir.path()).args(args);
-    let process = spawn(&mut command);
+    serve(&mut command, port, dir)
+}
+
+/// Starts what listens at `port` and keeps its data in `dir`.
+pub fn serve(command: &mut Command, port: u16, dir: tempfile::TempDir) -> Server {
+    let process = spawn(command);
     let addr = format!("127.0.0.1:{port}");
-    eventually("redis-server listens", || TcpStream::connect(&addr).is_ok());
+    let what = format!("{} listens", command.get_program().display());
+    eventually(&what, || TcpStream::connect(&addr).is_ok());
     Server {
         process,
         addr,
@@ -101,15 +107,7 @@ pub fn memcached() -> Server {
     let port = free_port();
     let mut command = Command::new(program("memcached", "memcached"));
     command.args(["-u", "nobody", "-l", "127.0.0.1", "-p", &port.to_string()]);
-    let process = spawn(&mut command);
-    let addr = format!("127.0.0.1:{port}");
-    eventually("memcached listens", || TcpStream::connect(&addr).is_ok());
-    Server {
-        process,
-        addr,
-        port,
-        _dir: tempfile::tempdir().expect("a directory"),
-    }
+    serve(&mut command, port, tempfile::tempdir().expect("a directory"))
 }
 
 /// twemproxy with a configuration; it listens where that says.
@@ -123,15 +121,7 @@ pub fn nutcracker(config: &str, port: u16) -> Server {
         .arg("-o")
         .arg(dir.path().join("log"))
         .args(["-a", "127.0.0.1", "-s", &free_port().to_string()]);
-    let process = spawn(&mut command);
-    let addr = format!("127.0.0.1:{port}");
-    eventually("nutcracker listens", || TcpStream::connect(&addr).is_ok());
-    Server {
-        process,
-        addr,
-        port,
-        _dir: dir,
-    }
+    serve(&mut command, port, dir)
 }
 
 pub struct Proxy {
@@ -292,4 +282,14 @@ fn shown(value: &Value) -> String {
         Value::Null => "(nil)".into(),
         Value::List(list) => format!("[{}]", list.iter().map(shown).collect::<Vec<_>>().join(" ")),
     }
+}
+
+/// What an HTTP server says to `GET`.
+pub fn http(addr: &str, path: &str) -> String {
+    let mut io = TcpStream::connect(addr).expect("connects");
+    io.write_all(format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n").as_bytes())
+        .expect("sends");
+    let mut text = String::new();
+    io.read_to_string(&mut text).expect("reads");
+    text
 }

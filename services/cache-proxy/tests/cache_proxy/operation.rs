@@ -1,18 +1,8 @@
 //! What operators rely on: reload, users, ejection, mirroring, TLS, metrics.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::Read as _;
 
 use crate::harness::*;
-
-fn http(addr: &str, path: &str) -> String {
-    let mut io = TcpStream::connect(addr).expect("connects");
-    io.write_all(format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n\r\n").as_bytes())
-        .expect("sends");
-    let mut text = String::new();
-    io.read_to_string(&mut text).expect("reads");
-    text
-}
 
 #[test]
 fn a_reload_changes_servers_and_keeps_clients() {
@@ -29,6 +19,19 @@ fn a_reload_changes_servers_and_keeps_clients() {
     proxy.process.signal(rustix::process::Signal::HUP);
     eventually("the same client reaches the new server", || client.ask("GET a") == "new");
     assert!(client.ask("SELECT 4").starts_with("!ERR DB index"));
+    // Nobody has to tell it: a file that changes is read, also one that was put in the place of another.
+    let moved = proxy.file.with_extension("new");
+    std::fs::write(
+        &moved,
+        pool(&[&first], "").replace("threads = 2", "threads = 2\nslow = \"2s\""),
+    )
+    .expect("writes");
+    std::fs::rename(&moved, &proxy.file).expect("moves");
+    eventually("the same client reaches the old server again", || {
+        client.ask("GET a") == "old"
+    });
+    std::fs::write(&proxy.file, pool(&[&second], "")).expect("writes");
+    eventually("and the new one", || client.ask("GET a") == "new");
     // A file with faults is refused whole.
     std::fs::write(&proxy.file, pool(&[&first], "databases = 0\nhash-tag = \"x\"")).expect("writes");
     proxy.process.signal(rustix::process::Signal::HUP);
@@ -120,6 +123,8 @@ fn what_happens_is_told() {
     assert!(client.ask("SLOWLOG GET").contains("[blpop nothing]"));
     assert!(client.ask("INFO stats").contains("total_commands_processed:40"));
     assert!(client.ask("DBSIZE").parse::<i64>().expect("a number") > 1000);
+    assert_eq!(client.ask("KEYS big"), "[big]");
+    assert_eq!(client.ask("CONFIG SET maxmemory-policy allkeys-lru"), "OK");
     let mut cursor = "0".to_owned();
     let mut seen = 0;
     loop {
@@ -135,6 +140,8 @@ fn what_happens_is_told() {
         }
     }
     assert!(seen > 1000, "{seen}");
+    assert_eq!(client.ask("FLUSHALL"), "OK");
+    assert_eq!(client.ask("DBSIZE"), "0");
     let page = http(&proxy.addrs[1], "/metrics");
     assert!(
         page.contains("ferrite_cache_proxy_request_seconds_count{pool=\"main\",command=\"get\"} 2000"),
@@ -151,27 +158,33 @@ fn what_happens_is_told() {
 #[test]
 fn tls_on_both_sides() {
     let dir = tempfile::tempdir().expect("a directory");
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).expect("makes");
-    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-    std::fs::write(&cert, made.cert.pem()).expect("writes");
-    std::fs::write(&key, made.signing_key.serialize_pem()).expect("writes");
-    let (cert, key) = (cert.to_str().expect("is text"), key.to_str().expect("is text"));
+    let make = |name: &str| {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".into(), "127.0.0.1".into()]).expect("makes");
+        let (cert, key) = (
+            dir.path().join(format!("{name}.pem")),
+            dir.path().join(format!("{name}-key.pem")),
+        );
+        std::fs::write(&cert, made.cert.pem()).expect("writes");
+        std::fs::write(&key, made.signing_key.serialize_pem()).expect("writes");
+        [cert, key].map(|path| path.to_str().expect("is text").to_owned())
+    };
+    let ([server_cert, server_key], [cert, key]) = (make("server"), make("proxy"));
     let port = free_port().to_string();
     let server = redis_with(&[
         "--tls-port",
         &port,
         "--tls-cert-file",
-        cert,
+        &server_cert,
         "--tls-key-file",
-        key,
+        &server_key,
         "--tls-ca-cert-file",
-        cert,
+        &server_cert,
         "--tls-auth-clients",
         "no",
     ]);
     let config = pool(
         &[&server],
-        &format!("server-tls = true\nserver-tls-ca = {cert:?}\ntls-certificate = {cert:?}\ntls-key = {key:?}"),
+        &format!("server-tls = true\nserver-tls-ca = {server_cert:?}\ntls-certificate = {cert:?}\ntls-key = {key:?}"),
     )
     .replace(&server.addr, &format!("127.0.0.1:{port}"));
     let proxy = Proxy::start(&config);
@@ -179,17 +192,119 @@ fn tls_on_both_sides() {
     let tool = program("redis-cli", "redis-tools");
     let ask = |words: &[&str]| {
         let ran = std::process::Command::new(&tool)
-            .args(["-h", "127.0.0.1", "-p", proxy_port, "--tls", "--cacert", cert])
+            .args(["-h", "127.0.0.1", "-p", proxy_port, "--tls", "--cacert", &cert])
             .args(words)
             .output();
         String::from_utf8_lossy(&ran.expect("runs").stdout).trim().to_owned()
     };
     assert_eq!(ask(&["SET", "a", "1"]), "OK");
     assert_eq!(ask(&["GET", "a"]), "1");
+    // Another certificate at the same place: clients that trust nothing else are served.
+    make("proxy");
+    assert_ne!(ask(&["GET", "a"]), "1");
+    proxy.process.signal(rustix::process::Signal::HUP);
+    eventually("the new certificate is shown", || ask(&["GET", "a"]) == "1");
     // Without TLS nobody is served.
     let mut bare = proxy.client();
     bare.send(b"PING\r\n");
     let mut first = [0u8; 1];
     let count = bare.io.read(&mut first).unwrap_or(0);
     assert!(count == 0 || first != *b"+");
+}
+
+#[test]
+fn one_slow_server_does_not_take_all_requests() {
+    let servers = [redis(), redis()];
+    let proxy = Proxy::start(&pool(
+        &servers.each_ref(),
+        "in-flight-max = 5\ntimeout-request = \"300ms\"\nhash = \"murmur\"",
+    ));
+    let mut client = proxy.client();
+    let is_at_first = |key: &String| Client::connect(&servers[0].addr).ask(&format!("EXISTS {key}")) == "1";
+    let keys: Vec<_> = (0..40).map(|number| format!("k{number}")).collect();
+    keys.iter()
+        .for_each(|key| assert_eq!(client.ask(&format!("SET {key} 1")), "OK"));
+    let slow: Vec<_> = keys.iter().filter(|key| is_at_first(key)).take(10).collect();
+    let fast = keys.iter().find(|key| !is_at_first(key)).expect("both have keys");
+    servers[0].process.signal(rustix::process::Signal::STOP);
+    slow.iter().for_each(|key| client.command(&format!("GET {key}")));
+    // Others are served meanwhile.
+    assert_eq!(proxy.client().ask(&format!("GET {fast}")), "1");
+    let answers: Vec<_> = slow.iter().map(|_| client.answer()).collect();
+    let count = |text: &str| answers.iter().filter(|answer| answer.contains(text)).count();
+    assert_eq!(
+        (count("no reply within 300ms"), count("too many requests in flight")),
+        (5, 5),
+        "{answers:?}"
+    );
+    servers[0].process.signal(rustix::process::Signal::CONT);
+    eventually("it answers again", || client.ask(&format!("GET {}", slow[0])) == "1");
+}
+
+#[test]
+fn commands_of_modules_are_learnt_from_a_server() {
+    // A server with a module, as far as the proxy sees one.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listens");
+    let addr = listener.local_addr().expect("has an address").to_string();
+    let _server = base::thread::spawn("module", move || {
+        for link in listener.incoming() {
+            let Ok(mut link) = link else { break };
+            let _link = base::thread::spawn("link", move || {
+                let mut room = [0u8; 4096];
+                while let Ok(count @ 1..) = link.read(&mut room) {
+                    let request = String::from_utf8_lossy(&room[..count]).to_lowercase();
+                    let fact = "*1\r\n*6\r\n$8\r\ndemo.get\r\n:-2\r\n*1\r\n+readonly\r\n:1\r\n:1\r\n:1\r\n";
+                    let reply = match request {
+                        request if request.contains("demo.get") => "+served\r\n",
+                        request if request.contains("command") => fact,
+                        _ => "+PONG\r\n",
+                    };
+                    if std::io::Write::write_all(&mut link, reply.as_bytes()).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    let config = format!("[[pools]]\nname = \"main\"\nlisten = \"127.0.0.1:0\"\nservers = [{addr:?}]\nlearn-commands = true\n");
+    let proxy = Proxy::start(&config);
+    let mut client = proxy.client();
+    eventually("the command is known", || client.ask("DEMO.GET k") == "served");
+    assert!(client.ask("DEMO.SET k").starts_with("!ERR unknown command"));
+}
+
+#[test]
+fn the_command_line_checks_and_converts() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let run = |args: &[&str]| {
+        let ran = std::process::Command::new(env!("CARGO_BIN_EXE_ferrite-cache-proxy"))
+            .args(args)
+            .output();
+        let ran = ran.expect("runs");
+        let text = |bytes| String::from_utf8(bytes).expect("is text");
+        (ran.status.code(), text(ran.stdout), text(ran.stderr))
+    };
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).expect("writes");
+        path.to_str().expect("is text").to_owned()
+    };
+    let bad = file("bad.toml", "[[pools]]\nname = \"a\"\nlisten = \"x\"\nhash-tag = \"{\"\n");
+    let (code, _, told) = run(&["serve", "--config", &bad, "--check-config"]);
+    assert_eq!(code, Some(1));
+    for fault in ["listen", "hash-tag", "servers"] {
+        assert!(told.contains(fault), "{fault} not in {told}");
+    }
+    let yaml = file(
+        "nutcracker.yml",
+        "alpha:\n  listen: 127.0.0.1:22121\n  hash: crc32a\n  distribution: modula\n  redis: true\n  timeout: 400\n  servers:\n   - 10.0.0.1:6379:1 one\n",
+    );
+    let (code, made, _) = run(&["convert", &yaml]);
+    assert_eq!(code, Some(0));
+    let made = file("made.toml", &made);
+    let (code, _, told) = run(&["serve", "--config", &made, "--check-config"]);
+    assert_eq!(code, Some(0), "{told}");
+    let config = cache_proxy::config::Config::load(std::path::Path::new(&made)).expect("reads");
+    assert_eq!(config.pools[0].servers, ["10.0.0.1:6379:1 one"]);
+    assert_eq!(config.pools[0].hash, cache_proxy::hash::Hash::Crc32a);
 }

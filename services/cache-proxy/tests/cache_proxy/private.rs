@@ -53,6 +53,18 @@ fn thirty_bystanders_never_see_anothers_state() {
     check("others left in the middle");
     assert_eq!(other.ask("LPUSH queue kept"), "1");
     assert_eq!(other.ask("LLEN queue"), "1");
+    // One leaves with requests behind a blocking one.
+    let mut leaver = proxy.client();
+    leaver.command("BLPOP elsewhere 0");
+    leaver.command("GET x");
+    let blocked = |server: &Server| {
+        Client::connect(&server.addr)
+            .ask("INFO clients")
+            .contains("blocked_clients:1")
+    };
+    eventually("it waits", || blocked(&server));
+    drop(leaver);
+    eventually("nothing waits for who is gone", || !blocked(&server));
 }
 
 #[test]

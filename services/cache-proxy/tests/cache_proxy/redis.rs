@@ -174,37 +174,3 @@ fn clients_that_leave_mid_frame_or_mid_pipeline_harm_nobody() {
         assert_eq!(steady.ask("GET mine"), number.to_string());
     }
 }
-
-#[test]
-fn bad_frames_end_their_own_connection_alone() {
-    let server = redis();
-    let proxy = Proxy::start(&pool(&[&server], "request-max = \"1MiB\""));
-    let mut steady = proxy.client();
-    let nested = b"*1\r\n".repeat(1000);
-    let table: [&[u8]; 9] = [
-        b"*1\r\n$-5\r\n",
-        b"*-x\r\n",
-        b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$1073741824\r\n",
-        b"*99999999999\r\n",
-        &nested,
-        b"*1\r\n:5\r\n",
-        b"*2\r\n$3\r\nGET\r\n$1\r\nkk\r\n",
-        b"\"unbalanced\r\n",
-        b"*1\r\n$4\r\nPING\n\n",
-    ];
-    for frame in table {
-        let mut bad = proxy.client();
-        bad.send(frame);
-        assert!(bad.answer().starts_with("!ERR Protocol error"), "{}", frame.escape_ascii());
-        assert!(bad.is_closed(), "{}", frame.escape_ascii());
-        assert_eq!(steady.ask("PING"), "PONG");
-    }
-    // The same request, cut at every byte.
-    let whole = b"*3\r\n$3\r\nSET\r\n$3\r\ncut\r\n$5\r\na\r\nbc\r\n";
-    for cut in 1..whole.len() {
-        steady.send(&whole[..cut]);
-        assert_eq!(proxy.client().ask("PING"), "PONG");
-        steady.send(&whole[cut..]);
-        assert_eq!(steady.answer(), "OK");
-    }
-}
