@@ -419,7 +419,16 @@ impl Store {
             });
         }
         let was_here = grave.is_some_and(|grave| to.id <= grave.peer.0);
-        let interrupted = self.interrupted(id)?;
+        let interrupted = match self.interrupted(id)? {
+            Some((_, region)) if region::peer_on(&region, self.id).is_some_and(|peer| peer.id > to.id) => {
+                return Ok(Decision::Drop);
+            }
+            Some((key, region)) if region::peer_of(&region, PeerId(to.id)).is_none() => {
+                self.forget_interrupted(key)?;
+                None
+            }
+            interrupted => interrupted.map(|(_, region)| region),
+        };
         if message.is_tombstone || was_here || !(interrupted.is_some() || message::may_create_peer(message)) {
             return Ok(Decision::Drop);
         }
@@ -465,7 +474,7 @@ impl Store {
 
     /// The region of a raft snapshot that reached the log of a peer without data, if then the store stopped before its data was in place.
     /// That peer has promised its log to the leader, who therefore sends no other snapshot: any message is to bring the peer back.
-    fn interrupted(&self, id: RegionId) -> Result<Option<Region>> {
+    fn interrupted(&self, id: RegionId) -> Result<Option<(Key, Region)>> {
         let found = self.log.find(id).map_err(|source| Error::Log { act: "read", source })?;
         let Some(state) = found.map(|found| found.state) else {
             return Ok(None);
@@ -476,9 +485,23 @@ impl Store {
         };
         let key = Key { region: id, position };
         match self.snapshots.contains(key) {
-            true => self.snapshots.region(key).map(Some),
+            true => Ok(Some((key, self.snapshots.region(key)?))),
             false => Ok(None),
         }
+    }
+
+    /// Drops log and raft snapshot of a peer that has been replaced by another since: that one would begin in a region that does not list
+    /// it, and meet its own removal.
+    fn forget_interrupted(&self, key: Key) -> Result<()> {
+        self.log
+            .remove(key.region)
+            .and_then(|()| self.log.sync())
+            .map_err(|source| Error::Log {
+                act: "remove a region from",
+                source,
+            })?;
+        self.snapshots.remove(key);
+        Ok(())
     }
 
     /// Notes a region's range and membership after they changed.
@@ -630,143 +653,4 @@ fn tombstone(message: &RaftMessage, region: &Region) -> RaftMessage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::log::MemLog;
-    use crate::snapshot::MemSnapshots;
-    use engine::MemEngine;
-
-    const ID: RegionId = RegionId(3);
-
-    fn peer(id: u64, store_id: u64) -> PeerMeta {
-        PeerMeta {
-            id,
-            store_id,
-            ..PeerMeta::default()
-        }
-    }
-
-    struct Disk(Arc<MemEngine>, Arc<MemLog>);
-
-    impl Disk {
-        fn open(&self) -> Store {
-            Store::new(
-                StoreId(1),
-                Arc::default(),
-                self.0.clone(),
-                self.1.clone(),
-                Arc::<MemSnapshots>::default(),
-                7,
-            )
-        }
-
-        fn start(&self) -> Store {
-            let mut store = self.open();
-            assert!(store.recover(MonoTime(0)).expect("memory reads").is_empty());
-            store
-        }
-
-        /// As the peer without data of region 3 does when it votes in `term`.
-        fn vote(&self, term: u64) {
-            let state = RaftState {
-                term,
-                vote: 2,
-                ..RaftState::default()
-            };
-            let write = RaftWrite {
-                region: ID,
-                state: Some(state),
-                ..RaftWrite::default()
-            };
-            self.1.write(&[write], true).expect("memory writes");
-        }
-
-        fn term(&self) -> Option<u64> {
-            Some(self.1.find(ID).expect("memory reads")?.state.term)
-        }
-    }
-
-    fn disk() -> Disk {
-        Disk(Arc::default(), Arc::default())
-    }
-
-    fn region() -> Region {
-        Region {
-            id: ID.0,
-            peers: vec![peer(20, 2), peer(30, 3)],
-            ..Region::default()
-        }
-    }
-
-    fn grave(peer: u64) -> Grave {
-        Grave {
-            peer: PeerId(peer),
-            ..Grave::default()
-        }
-    }
-
-    #[test]
-    fn a_start_finishes_a_destruction_once_and_spares_the_next_peers_vote() {
-        let disk = disk();
-        let store = disk.start();
-        disk.vote(6);
-        store.write_tombstone(&region(), &grave(10)).expect("memory writes");
-        disk.start();
-        assert_eq!(disk.term(), None, "the old peer's log goes");
-        disk.vote(7);
-        disk.start();
-        assert_eq!(disk.term(), Some(7), "the new peer's stays");
-        disk.start().destroy(&region(), PeerId(11)).expect("memory writes");
-        disk.vote(8);
-        disk.start();
-        assert_eq!(disk.term(), Some(8));
-    }
-
-    /// A crash between the split that makes a region and the first entry of its log.
-    #[test]
-    fn a_region_that_was_just_made_begins_after_a_crash() {
-        for waited in [false, true] {
-            let disk = disk();
-            let me = peer(20, 1);
-            let region = Region {
-                peers: vec![me, peer(30, 3)],
-                ..region()
-            };
-            if waited {
-                disk.vote(7);
-            }
-            let state = RegionState {
-                state: region_state::State::Normal as i32,
-                region: Some(region.clone()),
-                peer_id: me.id,
-                ..RegionState::default()
-            };
-            let applied = ApplyState {
-                applied_index: INITIAL.index,
-                applied_term: INITIAL.term,
-            };
-            let mut batch = Batch::new();
-            batch.put(Cf::Local, keys::region_state(ID), state.encode_to_vec());
-            batch.put(Cf::Local, keys::apply_state(ID), applied.encode_to_vec());
-            disk.0.write(batch).expect("memory writes");
-            let peers = disk.open().recover(MonoTime(0)).expect("nothing is damaged");
-            let [(peer, applier)] = &peers[..] else {
-                panic!("one peer, not {}", peers.len())
-            };
-            assert_eq!((peer.term(), peer.last_index()), (if waited { 7 } else { 5 }, 5));
-            assert_eq!((applier.applied(), applier.region()), (INITIAL, &region));
-        }
-    }
-
-    /// Found by the simulator: the tombstone said that nothing was left while the log's removal was not durable yet.
-    #[test]
-    fn a_destroyed_peers_log_stays_gone_over_a_crash() {
-        let disk = disk();
-        let mut store = disk.start();
-        disk.vote(6);
-        store.destroy(&region(), PeerId(10)).expect("memory writes");
-        let after = Disk(disk.0.clone(), Arc::new(disk.1.crash(0)));
-        after.start();
-        assert_eq!(after.term(), None);
-    }
-}
+mod tests;

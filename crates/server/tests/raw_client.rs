@@ -461,7 +461,10 @@ async fn regions_merge_when_their_data_is_gone() {
     let divided = regions(&cluster).len();
     let kept: Vec<u32> = (0..PUT).step_by(200).collect();
     for pair in kept.windows(2) {
-        client.delete_range(key(pair[0] + 1)..key(pair[1])).await.expect("delete range");
+        client
+            .delete_range(key(pair[0] + 1)..key(pair[1]))
+            .await
+            .expect("delete range");
     }
     client.delete_range(key(PUT - 199)..).await.expect("delete range");
     let victim = cluster.stores()[1];
