@@ -41,6 +41,11 @@ fn seeds_of_transactions_run_twice_are_equal() {
     must_run_twice_alike(Workload::Txn);
 }
 
+#[test]
+fn seeds_of_members_run_twice_are_equal() {
+    must_run_twice_alike(Workload::Members);
+}
+
 /// Whether the bug shows, and only because of the bug: without it the same seed is clean.
 fn must_catch(name: &str) {
     let (_, bug) = Bug::all()
@@ -146,4 +151,9 @@ fn merge_over_epoch_is_caught() {
 #[test]
 fn secondary_before_primary_is_caught() {
     must_catch("secondary-before-primary");
+}
+
+#[test]
+fn pd_lease_ignored_is_caught() {
+    must_catch("pd-lease-ignored");
 }
