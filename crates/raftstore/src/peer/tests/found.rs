@@ -141,6 +141,7 @@ fn a_peer_that_installs_a_raft_snapshot_does_not_campaign() {
     for event in told.into_iter().chain(ticks) {
         let fx = peer.step(LATER, [event]);
         let sent = fx.send.iter().chain(fx.writes.iter().flat_map(|write| &write.send_after));
+        let sent = sent.filter(|message| !message.asks_membership);
         assert_eq!(sent.count(), 0, "it asks for votes");
     }
 }
