@@ -434,8 +434,8 @@ async fn regions_merge_when_their_data_is_gone() {
     const PUT: u32 = 6_000;
     let dir = tempfile::tempdir().expect("a temporary directory");
     let config = dir.path().join("small.toml");
-    let options = "[raft]\nregion-split-size = \"64KiB\"\nregion-max-size = \"96KiB\"\n[pd]\nmerge-after = \"3s\"\n";
-    std::fs::write(&config, options).expect("write a configuration");
+    let raft = "[raft]\nregion-split-size = \"64KiB\"\nregion-max-size = \"96KiB\"\nregion-heartbeat = \"1s\"\n";
+    std::fs::write(&config, format!("{raft}[pd]\nmerge-after = \"3s\"\n")).expect("write a configuration");
     let mut cluster = Cluster::three(&["--config", config.to_str().expect("a path of text")]);
     cluster.must_be_replicated();
     let client = connect(&cluster).await;
