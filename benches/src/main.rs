@@ -5,6 +5,7 @@
 mod clients;
 mod demo;
 mod engine;
+mod idle;
 mod kv;
 mod report;
 mod tso;
@@ -25,6 +26,8 @@ enum Bench {
     Txn(txn::Args),
     /// Timestamps a second, of one placement driver and of three.
     Tso(tso::Args),
+    /// What thousands of regions cost while nobody uses them.
+    Idle(idle::Args),
     /// A call's cost in each language beside the Rust core, and that beside the registry's tikv-client.
     Clients(clients::Args),
     Demo(demo::Args),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Bench::Kv(args) => kv::run(&args),
         Bench::Txn(args) => txn::run(&args),
         Bench::Tso(args) => tso::run(&args),
+        Bench::Idle(args) => idle::run(&args),
         Bench::Clients(args) => clients::run(&args),
         Bench::Demo(args) => demo::run(&args).map(|()| true),
         Bench::TikvClientLoad(args) => clients::tikv_client_load(&args).map(|()| true),

@@ -13,6 +13,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench kv        the whole system, beside a bare echo and etcd
 ///   cargo xtask bench build-cache   the build cache beside nginx (with dav-ext; wrk, zstd)
 ///   cargo xtask bench tso       timestamps a second, of one placement driver and of three
+///   cargo xtask bench idle      what 1 to 30,000 regions cost while nobody uses them, and a restart with them
 ///   cargo xtask bench cache-proxy   the cache proxy beside nutcracker and no proxy (with redis-server, memcached, strace)
 ///   cargo xtask bench thumbnails    pictures beside sharp, vipsthumbnail and oximg, with SSIM (python3 with numpy and Pillow, node)
 ///   cargo xtask bench clients   a call's cost in each language beside the Rust core, and that beside the registry's tikv-client

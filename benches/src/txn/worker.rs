@@ -139,9 +139,14 @@ impl Worker for TxnWorker {
 async fn commit(client: &TxnClient, options: &TxnOptions, keys: &[Bytes], value: &Bytes) -> Result<()> {
     loop {
         let mut txn = client.begin(options.clone()).await?;
-        txn.batch_put(keys.iter().map(|key| (key.clone(), value.clone()))).await?;
-        match txn.commit().await {
-            Ok(_) => return Ok(()),
+        // Locks are taken here if they are taken first: then one of two that wait for each other is told to begin again.
+        let wrote = txn.batch_put(keys.iter().map(|key| (key.clone(), value.clone()))).await;
+        let ended = match wrote {
+            Ok(()) => txn.commit().await.map(drop),
+            Err(error) => txn.rollback().await.and(Err(error)),
+        };
+        match ended {
+            Ok(()) => return Ok(()),
             Err(error) if error.hint() == Hint::RetryTransaction => {}
             Err(error) => return Err(error.into()),
         }

@@ -40,11 +40,12 @@ fn power_cut_leaves_a_prefix() {
     for cut in 0..cuts {
         let mut child = writer::start(&disk.data());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let before = writer::acknowledged(&mut lines, random.random_range(1..120));
+        // What is heard after the cut proves nothing: ext4 answers a sync in flight with success although it has just aborted the
+        // journal. A loop of `write` and `fdatasync` loses its last record in half of such cuts.
+        let acknowledged = writer::acknowledged(&mut lines, random.random_range(1..120));
         disk.lose_power();
         child.kill().unwrap();
         child.wait().unwrap();
-        let acknowledged = writer::last_of(lines).max(before);
         disk.remount();
         let engine = FjallEngine::open(&disk.data(), &small()).unwrap();
         let found = writer::check(&engine, &format!("cut {cut}"));

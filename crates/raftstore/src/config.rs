@@ -33,6 +33,9 @@ section! { "raft",
         pub flush_interval: Span = Span::secs(10),
         /// How often a leader tells the placement driver of its region when nothing changed. Fixed at start.
         pub region_heartbeat: Span = Span::secs(60),
+        /// A region that nobody used for so long hibernates: no ticks, no messages, until somebody does. "0ms":
+        /// never. Less than a few election timeouts, and regions in use fall asleep between two requests. Fixed at start.
+        pub hibernate_after: Span = Span::secs(10),
         /// Size of the parts into which a region that has grown too large is divided: bytes of keys and values, before compression.
         /// From "64KiB" to "10GiB". Fixed at start.
         pub region_split_size: ByteSize = ByteSize::mib(96),
@@ -53,6 +56,12 @@ section! { "raft",
 }
 
 impl Config {
+    /// Ticks between two looks around of a peer that hibernates.
+    pub fn doze_ticks(&self) -> u64 {
+        let ticks = self.region_heartbeat.0.as_nanos() / self.tick.0.as_nanos();
+        ticks.try_into().unwrap_or(u64::MAX).max(1)
+    }
+
     /// Every fault of the options, each naming its option, its value and what was wanted.
     pub fn validate(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -84,6 +93,13 @@ impl Config {
                 "raft.lease = {}: wanted at most (raft.election-ticks - 2) * raft.tick ({})",
                 self.lease,
                 Span(lease_max)
+            ),
+        );
+        check(
+            self.hibernate_after.0.is_zero() || self.hibernate_after.0 >= tick,
+            format!(
+                "raft.hibernate-after = {}: wanted \"0ms\" or at least raft.tick ({})",
+                self.hibernate_after, self.tick
             ),
         );
         check(

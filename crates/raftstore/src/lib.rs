@@ -11,6 +11,7 @@
 //! the `raft` crate's message types stay inside this crate and `pd::group` (its parser never sees bytes from outside).
 
 pub mod apply;
+pub mod beats;
 pub mod command;
 pub mod config;
 pub mod delegate;

@@ -140,6 +140,12 @@ pub fn is_vote_request(kind: u32) -> bool {
     kind == MsgRequestVote as u32 || kind == MsgRequestPreVote as u32
 }
 
+/// Whether a follower sends it only because a leader spoke to it.
+pub(crate) fn is_answer(message: &wire::RaftMessage) -> bool {
+    use eraftpb::MessageType::{MsgAppendResponse, MsgHeartbeatResponse};
+    [MsgAppendResponse as u32, MsgHeartbeatResponse as u32].contains(&message.kind)
+}
+
 /// Whether a message of this kind makes its receiver stand for election at once.
 pub(crate) fn starts_campaign(kind: u32) -> bool {
     kind == eraftpb::MessageType::MsgTimeoutNow as u32

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use prometheus::Histogram;
+use prometheus::{Histogram, IntGauge};
 
 fn sizes(name: &str, help: &str) -> Histogram {
     let buckets = prometheus::exponential_buckets(1.0, 2.0, 12).expect("start, factor and count are positive constants");
@@ -12,6 +12,13 @@ fn sizes(name: &str, help: &str) -> Histogram {
 /// Events that a peer was stepped with at once.
 pub(crate) static EVENTS: LazyLock<Histogram> =
     LazyLock::new(|| sizes("ferrite_raftstore_step_events", "events that a peer was stepped with at once"));
+/// Regions that cost no tick.
+pub(crate) static HIBERNATING: LazyLock<IntGauge> = LazyLock::new(|| {
+    base::metrics::gauge(
+        "ferrite_raftstore_hibernating_regions",
+        "regions that hibernate, as nobody used them for a while",
+    )
+});
 /// Writes of regions that shared one raft log write.
 pub(crate) static LOG_GROUP: LazyLock<Histogram> = LazyLock::new(|| {
     sizes(

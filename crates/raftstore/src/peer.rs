@@ -7,6 +7,7 @@
 //! - `serve` takes its snapshot of the engine after the step that gave it.
 
 mod election;
+mod hibernate;
 mod maintain;
 mod merge;
 mod propose;
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-use base::{MonoTime, PeerId, RegionId};
+use base::{MonoTime, PeerId, RegionId, StoreId};
 use engine::kv::{Context, Error, Modify, Reply, SnapshotRef};
 use proto::ferrite_raft::RaftState;
 use proto::metapb;
@@ -96,6 +97,10 @@ pub enum Event {
     Campaign,
     /// Tell the placement driver of the region.
     Report,
+    /// A peer that hibernates looks whether all is well: once every `raft.region-heartbeat`.
+    Doze,
+    /// A store was not heard for an election timeout; for peers that hibernate.
+    StoreSilent(StoreId),
     /// The write of this number and all before it are durable.
     Persisted {
         ready: u64,
@@ -194,6 +199,8 @@ pub struct Effects {
     pub split_wanted: Option<SplitWanted>,
     /// A raft snapshot that came will not be put in place.
     pub snapshot_refused: bool,
+    /// From now on the peer needs no [`Event::Tick`], or needs them again.
+    pub hibernates: Option<bool>,
     /// This peer is no longer a member: destroy it and its data.
     pub destroy: bool,
 }
@@ -251,6 +258,8 @@ pub struct Peer {
     durable: u64,
     /// Peers of other stores by id, as messages named them; for answers to peers that the region does not list yet.
     known: BTreeMap<u64, metapb::Peer>,
+    /// Of the region as messages told, before this peer has its data.
+    told_epoch: metapb::RegionEpoch,
     heard: BTreeMap<u64, MonoTime>,
     role: StateRole,
     term: u64,
@@ -258,6 +267,7 @@ pub struct Peer {
     published: bool,
     rng: SmallRng,
     election: election::Election,
+    hibernation: hibernate::Hibernation,
     ticks: u64,
     reported: MonoTime,
     /// Peers that were pending or down in that report.
@@ -339,6 +349,7 @@ impl Peer {
             applied,
             durable: 0,
             known: BTreeMap::new(),
+            told_epoch: metapb::RegionEpoch::default(),
             heard: BTreeMap::new(),
             role: node.raft.state,
             term: node.raft.term,
@@ -346,6 +357,7 @@ impl Peer {
             published: false,
             rng,
             election: election::Election::new(first_wait, votes_from),
+            hibernation: hibernate::Hibernation::default(),
             ticks: 0,
             reported: MonoTime::default(),
             reported_lacking: Vec::new(),
@@ -386,6 +398,7 @@ impl Peer {
         if self.destroyed {
             return refuse(event, self.region_id(), fx);
         }
+        self.wake_for(now, &event, fx);
         match event {
             Event::Tick => self.on_tick(now, fx),
             Event::Raft(message) => self.on_message(now, *message, fx),
@@ -407,6 +420,8 @@ impl Peer {
             Event::Campaign => self.on_campaign(),
             Event::Report if self.is_leader() => self.report(now, fx),
             Event::Report => {}
+            Event::Doze => self.on_doze(now, fx),
+            Event::StoreSilent(store) => self.on_store_silent(now, store, fx),
             Event::Persisted { ready } => self.on_persisted(ready, fx),
             Event::Applied(applied) => self.on_applied(now, applied, fx),
             Event::Fetched { fetch, entries } => self.on_fetched(fetch, entries),
@@ -434,8 +449,14 @@ impl Peer {
         if let Some(merge) = message.merge.take() {
             return self.on_merge_message(now, merge, fx);
         }
+        if let Some(hibernate) = message.hibernate {
+            return self.on_hibernate(now, &message, hibernate.agreed, fx);
+        }
         let Some(from) = message.from else { return };
         self.heard.insert(from.id, now);
+        if let Some(epoch) = message.epoch.filter(|epoch| epoch.conf_ver > self.told_epoch.conf_ver) {
+            self.told_epoch = epoch;
+        }
         if crate::region::peer_of(&self.region, PeerId(from.id)).is_none() {
             self.known.insert(from.id, from);
         }

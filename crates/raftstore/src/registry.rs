@@ -3,9 +3,9 @@
 //!
 //! Invariant: no two ranges of different regions overlap, neither held nor on their way in as a raft snapshot.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{PeerId, RegionId};
+use base::{PeerId, RegionId, StoreId};
 use parking_lot::Mutex;
 use proto::metapb::{Peer, Region, RegionEpoch};
 
@@ -122,6 +122,16 @@ impl Inner {
 }
 
 impl Registry {
+    /// Stores with a peer of a region that has one here, and of these regions this one.
+    pub fn stores(&self) -> BTreeSet<StoreId> {
+        let inner = self.0.lock();
+        let regions = inner.held.values().filter_map(|held| held.region.as_ref());
+        regions
+            .flat_map(|region| &region.peers)
+            .map(|peer| StoreId(peer.store_id))
+            .collect()
+    }
+
     pub fn ids(&self) -> Vec<RegionId> {
         self.0.lock().held.keys().copied().collect()
     }
@@ -181,13 +191,13 @@ impl Registry {
     }
 
     /// Others say that the region is no more. Until its target takes it over here, or needs its room, it stays: the target's log may
-    /// lead there, and needs its data then. Returns whether it may go now, as no peer of that target is here.
+    /// lead there, and needs its data then. Returns whether it may go now, as it has none, or no peer of that target is here.
     pub fn on_dead(&self, id: RegionId, merged_into: RegionId) -> bool {
         let mut inner = self.0.lock();
-        if let Some(held) = inner.held.get_mut(&id) {
-            held.is_dead = true;
-        }
-        !inner.held.contains_key(&merged_into)
+        let Some(held) = inner.held.get_mut(&id) else { return false };
+        held.is_dead = true;
+        let is_empty = held.region.is_none() && held.coming.is_none();
+        is_empty || !inner.held.contains_key(&merged_into)
     }
 
     /// The regions that stand in the way of a raft snapshot of this range, if all of them are dead.

@@ -13,18 +13,20 @@ mod poll;
 use std::collections::HashMap;
 use std::io as std_io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use base::shutdown::Shutdown;
 use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId};
 use crossbeam_channel::Sender;
-use engine::Engine;
 use engine::kv::{Context, Error as KvError, Kv, Modify, RegionView, Reply, SnapshotRef};
+use engine::{Cf, Engine};
 use parking_lot::{Mutex, RwLock};
 use proto::metapb;
 
 use self::mailbox::{Refused, Router};
 use crate::apply::{Applier, ApplyTask};
+use crate::beats::Beats;
 use crate::command::ConfOne;
 use crate::config::Config;
 use crate::delegate::Delegate;
@@ -84,6 +86,9 @@ pub(crate) struct Shared {
     answer: Answerer,
     fatal: Box<dyn Fn(&Error) + Send + Sync>,
     store: Mutex<Store>,
+    beats: Mutex<Beats>,
+    /// Whether `beats` knows of a store without room: looked at with each write.
+    any_full: AtomicBool,
     registry: Arc<Registry>,
     peers: PeerRouter,
     appliers: ApplyRouter,
@@ -129,6 +134,7 @@ impl RaftStore {
             parts.snapshots.clone(),
             parts.seed,
         );
+        let beats = Beats::new(parts.store, &config);
         let shared = Arc::new(Shared {
             store_id: parts.store,
             cluster: parts.cluster,
@@ -142,6 +148,8 @@ impl RaftStore {
             fatal: parts.fatal,
             registry: store.registry().clone(),
             store: Mutex::new(store),
+            beats: Mutex::new(beats),
+            any_full: AtomicBool::new(false),
             peers,
             appliers,
             delegates: RwLock::default(),
@@ -183,6 +191,16 @@ impl RaftStore {
     /// How many regions have a peer here, and how many of these lead and have applied an entry of their term.
     pub fn counts(&self) -> (usize, usize) {
         (self.shared.peers.count(), self.shared.delegates.read().len())
+    }
+
+    /// How many regions hibernate.
+    pub fn hibernating(&self) -> usize {
+        self.shared.peers.count_hibernating()
+    }
+
+    /// Whether this store's disk is almost full. While it is, the regions that have a peer here take only what frees room.
+    pub fn set_disk_full(&self, is_full: bool) {
+        self.shared.with_beats(|beats| beats.set_full(is_full));
     }
 
     /// Regions that this store leads.
@@ -248,6 +266,12 @@ impl RaftStore {
             .region
             .as_ref()
             .ok_or_else(|| invalid("the raft snapshot names no region"))?;
+        if self.shared.beats.lock().is_full(self.shared.store_id) {
+            return Err(std_io::Error::new(
+                std_io::ErrorKind::StorageFull,
+                "the disk is almost full: no raft snapshot is taken in",
+            ));
+        }
         if region.id != message.region_id {
             return Err(invalid("the raft snapshot is of another region than its message"));
         }
@@ -322,7 +346,38 @@ impl Shared {
         }
     }
 
+    fn with_beats<T>(&self, change: impl FnOnce(&mut Beats) -> T) -> T {
+        let mut beats = self.beats.lock();
+        let changed = change(&mut beats);
+        self.any_full.store(beats.is_any_full(), Ordering::Release);
+        changed
+    }
+
+    /// A store that has no room for what is to be written to a region that this one leads.
+    fn full_store(&self, region: RegionId, changes: &[Modify]) -> Option<StoreId> {
+        if !self.any_full.load(Ordering::Acquire) || !needs_room(changes) {
+            return None;
+        }
+        let led = self.delegates.read().get(&region).map(|delegate| delegate.region.clone())?;
+        let beats = self.beats.lock();
+        let mut stores = led.peers.iter().map(|peer| StoreId(peer.store_id));
+        stores.find(|store| beats.is_full(*store))
+    }
+
+    /// A region fell asleep: it must hear of stores that were silent before.
+    fn tell_of_silent_stores(&self, region: &metapb::Region) {
+        let beats = self.beats.lock();
+        let stores = region.peers.iter().map(|peer| StoreId(peer.store_id));
+        for store in stores.filter(|store| beats.is_silent(*store)) {
+            // A region that is gone needs no news.
+            let _gone = self.peers.send(RegionId(region.id), Event::StoreSilent(store));
+        }
+    }
+
     fn on_message(&self, store: &mut Store, message: RaftMessage) {
+        if message.is_beat {
+            return self.with_beats(|beats| beats.on_message(&message, MonoTime::now()));
+        }
         let region = RegionId(message.region_id);
         match store.on_message(&message, MonoTime::now()) {
             Ok(Decision::Deliver) => self.deliver(region, message),
@@ -380,6 +435,18 @@ impl Shared {
     }
 }
 
+/// Whether a batch takes room for good. What deletes does not, nor what ends a transaction: a commit record in place of a lock.
+fn needs_room(changes: &[Modify]) -> bool {
+    let unlocks = changes
+        .iter()
+        .any(|change| matches!(change, Modify::Delete { cf: Cf::Lock, .. }));
+    changes.iter().any(|change| match change {
+        Modify::Put { cf: Cf::Write, .. } => !unlocks,
+        Modify::Put { .. } => true,
+        Modify::Delete { .. } | Modify::DeleteRange { .. } => false,
+    })
+}
+
 /// Answers the request in an event that will not be handled.
 pub(crate) fn answer_error(event: Event, error: KvError) {
     match event {
@@ -431,6 +498,9 @@ impl Kv for RaftStore {
     }
 
     fn write(&self, ctx: &Context, changes: Vec<Modify>, deadline: MonoTime, reply: Reply<()>) {
+        if let Some(store) = self.shared.full_store(ctx.region, &changes) {
+            return reply(Err(KvError::DiskFull { store: store.0 }));
+        }
         self.shared.send_request(
             ctx.region,
             Event::Write {

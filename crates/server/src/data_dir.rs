@@ -48,11 +48,13 @@ impl DataDir {
             outcome => outcome.map_err(|errno| fail("lock")(errno.into()))?,
         }
         let free = free_bytes(path).map_err(fail("ask for free space of"))?;
-        if free < reserve {
+        // With less than all of it a store only takes what frees room, for which it must run.
+        let wanted = ByteSize(reserve.0 / 4);
+        if free < wanted {
             return Err(Failure::DiskFull {
                 dir: path.to_owned(),
                 free,
-                wanted: reserve,
+                wanted,
             });
         }
         lock.set_len(0)

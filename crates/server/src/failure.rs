@@ -33,7 +33,7 @@ pub enum Failure {
         path: PathBuf,
         source: std::io::Error,
     },
-    #[error("disk of {} is full: {free} free, server.disk-reserve wants {wanted}", .dir.display())]
+    #[error("disk of {} is full: {free} free, a start needs {wanted}, a quarter of server.disk-reserve", .dir.display())]
     DiskFull {
         dir: PathBuf,
         free: base::ByteSize,

@@ -6,6 +6,7 @@
 mod gc;
 mod pd;
 mod rest;
+mod room;
 mod split;
 mod store;
 

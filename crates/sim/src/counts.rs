@@ -20,7 +20,7 @@ pub fn sites(workload: Workload) -> Vec<&'static str> {
     }
 }
 
-const FAULTS: [&str; 42] = [
+const FAULTS: [&str; 45] = [
     "crash",
     "crash_of_all",
     "crash_lost_log_writes",
@@ -46,11 +46,14 @@ const FAULTS: [&str; 42] = [
     "merge_prepared",
     "merge_committed",
     "merge_applied_where_source_led",
-    "merge_given_up",
     "merge_rolled_back",
     "merge_waited_for_source",
     "merge_refused",
     "crash_in_merge",
+    "hibernates",
+    "hibernation_ended",
+    "store_silent_while_hibernating",
+    "crash_of_hibernating_leader",
     "region_born",
     "message_before_split",
     "message_came_early",
@@ -81,8 +84,8 @@ const MEMBERS: [&str; 12] = [
     "pd_unanswered",
 ];
 
-/// Of single operations besides.
-const OPERATIONS: [&str; 1] = ["refused_stale_command"];
+/// Of single operations besides: worlds of transactions end before a source loses patience with a peer that is away.
+const OPERATIONS: [&str; 2] = ["refused_stale_command", "merge_given_up"];
 
 /// Of transactions besides.
 const TRANSACTIONS: [&str; 12] = [

@@ -168,6 +168,10 @@ pub struct Options {
     pub merges: Option<Recurring>,
     /// Share of steps of a merge right after which their store crashes.
     pub crash_at_merge: f64,
+    /// Zero: regions never hibernate.
+    pub hibernate_after: Duration,
+    /// All clients rest.
+    pub naps: Option<Recurring>,
 
     /// Zero sends every read to a quorum.
     pub lease: Duration,
@@ -214,6 +218,8 @@ impl Options {
             crash_at_split: 0.0,
             merges: None,
             crash_at_merge: 0.0,
+            hibernate_after: Duration::ZERO,
+            naps: None,
             lease: Duration::from_millis(800),
             log_entries_max: 10_000,
             flush_interval: Duration::from_secs(10),
@@ -250,6 +256,7 @@ impl Options {
             partitions: often(usual.partitions),
             clock_jumps: often(usual.clock_jumps),
             transfers: maybe(rng, 0.5, (200, 2_000), (1, 2)),
+            naps: often(usual.naps),
             apply_mean: *rng.pick(&[Duration::from_micros(50), Duration::from_millis(1), Duration::from_millis(5)]),
             txn: TxnOptions::swarm(rng),
             ..usual
@@ -302,6 +309,8 @@ impl Options {
             crash_at_split: *rng.pick(&[0.0, 0.05, 0.2]),
             merges: maybe(rng, 0.5, (500, 6_000), (1, 2)),
             crash_at_merge: *rng.pick(&[0.0, 0.05, 0.2]),
+            hibernate_after: Duration::from_millis(*rng.pick(&[0, 200, 500, 1000])),
+            naps: maybe(rng, 0.4, (1_000, 5_000), (1_000, 3_000)),
         }
     }
 }
@@ -375,6 +384,7 @@ impl fmt::Display for Options {
             ("conf_changes", self.conf_changes),
             ("splits", self.splits),
             ("merges", self.merges),
+            ("naps", self.naps),
         ];
         for (name, fault) in recurring {
             if let Some(fault) = fault {
@@ -391,7 +401,7 @@ impl fmt::Display for Options {
             " crash_at_append={} crash_at_split={} crash_at_merge={}",
             self.crash_at_append, self.crash_at_split, self.crash_at_merge
         )?;
-        write!(f, " swizzle={}", self.swizzle)?;
+        write!(f, " swizzle={} hibernate_after={:?}", self.swizzle, self.hibernate_after)?;
         write!(
             f,
             " lease={:?} log_entries_max={} flush={:?}",
@@ -424,6 +434,8 @@ mod tests {
             ("conf_changes", |mix| mix.conf_changes.is_some()),
             ("splits", |mix| mix.splits.is_some()),
             ("merges", |mix| mix.merges.is_some()),
+            ("naps", |mix| mix.naps.is_some()),
+            ("hibernation", |mix| !mix.hibernate_after.is_zero()),
             ("lease", |mix| !mix.lease.is_zero()),
         ] {
             assert!((10..=90).contains(&share(on)), "{name} is on in {} of 100 seeds", share(on));

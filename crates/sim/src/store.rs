@@ -15,10 +15,12 @@ use bytes::Bytes;
 use engine::MemEngine;
 use proto::metapb::Region;
 use raftstore::apply::{Applier, ApplyTask, Change, MergeStep, Outcome};
+use raftstore::beats::Beats;
 use raftstore::delegate::Delegate;
 use raftstore::log::{MemLog, RaftLog};
 use raftstore::peer::{Effects, Event, Peer, RaftWrite};
 use raftstore::registry::Born;
+use raftstore::size::Measured;
 use raftstore::snapshot::{Key, MemSnapshots, Snapshots};
 use raftstore::storage::LogPosition;
 use raftstore::store::{Decision, Store as Control};
@@ -181,6 +183,20 @@ struct Cell {
     applier: Applier,
     mailbox: VecDeque<Event>,
     tasks: VecDeque<ApplyTask>,
+    /// Its peer wants no ticks.
+    hibernates: bool,
+}
+
+impl Cell {
+    fn new((peer, applier): (Peer, Applier)) -> Cell {
+        Cell {
+            peer,
+            applier,
+            mailbox: VecDeque::new(),
+            tasks: VecDeque::new(),
+            hibernates: false,
+        }
+    }
 }
 
 /// A running store.
@@ -196,6 +212,8 @@ pub struct Store {
     requests: Requests,
     txns: Txns,
     poll_due: bool,
+    ticks: u64,
+    beats: Beats,
     /// Raft log writes that wait for the sync under way to end.
     writes: Vec<RaftWrite>,
     /// Raft log writes under sync.
@@ -213,22 +231,17 @@ impl Store {
         let engine = Arc::new(data.engine.clone());
         let (log, snapshots) = (data.log.clone(), data.snapshots.clone());
         let mut control = Control::new(id, config.clone(), engine, log, snapshots, rng.seed());
-        let cell = |(peer, applier)| Cell {
-            peer,
-            applier,
-            mailbox: VecDeque::new(),
-            tasks: VecDeque::new(),
-        };
         let recovered = control
             .recover(now)
             .unwrap_or_else(|error| panic!("store {id} cannot start: {}", chain(&error)));
         let cells = recovered
             .into_iter()
-            .map(|(peer, applier)| (peer.region_id(), cell((peer, applier))))
+            .map(|made| (made.0.region_id(), Cell::new(made)))
             .collect();
         out.wake.push((now + rng.span(Duration::ZERO, config.tick.0), Timer::Tick));
         out.wake
             .push((now + rng.span(Duration::ZERO, pace.flush_interval), Timer::Flush));
+        let beats = Beats::new(id, &config);
         Store {
             id,
             config,
@@ -241,6 +254,8 @@ impl Store {
             delegates: BTreeMap::new(),
             requests: Requests::default(),
             poll_due: false,
+            ticks: 0,
+            beats,
             writes: Vec::new(),
             syncing: Vec::new(),
             streams: BTreeSet::new(),
@@ -304,6 +319,7 @@ impl Store {
 
     pub fn on_message(&mut self, now: MonoTime, from: Node, message: Message, out: &mut Out) {
         match message {
+            Message::Raft(message) if message.is_beat => self.beats.on_message(&message, now),
             Message::Raft(message) => drop(self.on_raft(now, message, None, out)),
             Message::Snapshot { message, file } => {
                 let region = RegionId(message.region_id);
@@ -375,13 +391,8 @@ impl Store {
         true
     }
 
-    fn install(&mut self, (peer, applier): (Peer, Applier)) {
-        let cell = Cell {
-            peer,
-            applier,
-            mailbox: VecDeque::new(),
-            tasks: VecDeque::new(),
-        };
+    fn install(&mut self, made: (Peer, Applier)) {
+        let cell = Cell::new(made);
         let before = self.cells.insert(cell.peer.region_id(), cell);
         assert!(before.is_none(), "store {}: a region has a peer already", self.id);
     }
@@ -421,10 +432,7 @@ impl Store {
     pub fn on_timer(&mut self, now: MonoTime, timer: Timer, disk: &mut Disk, out: &mut Out) {
         match timer {
             Timer::Tick => {
-                let regions: Vec<_> = self.cells.keys().copied().collect();
-                regions
-                    .into_iter()
-                    .for_each(|region| self.post(now, region, Event::Tick, out));
+                self.tick(now, out);
                 out.wake.push((now + self.config.tick.0, Timer::Tick));
             }
             Timer::Poll => self.poll(now, out),
@@ -451,6 +459,47 @@ impl Store {
         }
         self.start_sync(now, disk, out);
         self.give_answers(now, out);
+    }
+
+    fn tick(&mut self, now: MonoTime, out: &mut Out) {
+        self.ticks += 1;
+        let registry = self.control.registry().clone();
+        let beat = self.beats.on_tick(now, || registry.stores());
+        beat.send.into_iter().for_each(|message| self.send_raft(message, out));
+        let turns = self.config.doze_ticks();
+        let regions: Vec<_> = self.cells.iter().map(|(&id, cell)| (id, cell.hibernates)).collect();
+        for (region, hibernates) in regions {
+            if !hibernates {
+                self.post(now, region, Event::Tick, out);
+                continue;
+            }
+            for &store in &beat.silent {
+                self.counts.add("store_silent_while_hibernating");
+                self.post(now, region, Event::StoreSilent(store), out);
+            }
+            if region.0 % turns == self.ticks % turns {
+                self.post(now, region, Event::Doze, out);
+            }
+        }
+    }
+
+    /// A region's peer fell asleep, or woke.
+    fn on_hibernates(&mut self, now: MonoTime, region: RegionId, hibernates: bool, out: &mut Out) {
+        let Some(cell) = self.cells.get_mut(&region) else { return };
+        cell.hibernates = hibernates;
+        let of_leader = cell.peer.is_leader();
+        let name = match (hibernates, of_leader) {
+            (true, true) => "hibernates",
+            (true, false) => "follower_hibernates",
+            (false, true) => "hibernation_ended",
+            (false, false) => "follower_woke",
+        };
+        self.counts.add(name);
+        let stores: Vec<_> = cell.peer.region().peers.iter().map(|peer| StoreId(peer.store_id)).collect();
+        let silent = |store: &StoreId| self.beats.is_silent(*store);
+        for store in stores.into_iter().filter(silent).filter(|_| hibernates).collect::<Vec<_>>() {
+            self.post(now, region, Event::StoreSilent(store), out);
+        }
     }
 
     /// Gives every mailbox its turn.
@@ -491,6 +540,17 @@ impl Store {
             };
             self.in_background(now, region, peer, Box::new(work), out);
         }
+        if let Some(measured) = fx.measure {
+            // Regions are divided by faults, not by their size.
+            let version = raftstore::region::epoch(&measured).version;
+            let work = move || {
+                Event::Measured(Some(Measured {
+                    version,
+                    ..Measured::default()
+                }))
+            };
+            self.in_background(now, region, peer, Box::new(work), out);
+        }
         self.counts.add_many(
             "log_compacted",
             fx.writes.iter().filter(|write| write.compact_to.is_some()).count() as u64,
@@ -527,6 +587,9 @@ impl Store {
         }
         if let Some(report) = fx.report {
             out.send.push((Node::Pd, Message::Report(Box::new(report))));
+        }
+        if let Some(hibernates) = fx.hibernates {
+            self.on_hibernates(now, region, hibernates, out);
         }
         if fx.destroy {
             self.destroy(region);

@@ -123,6 +123,8 @@ pub struct World {
     rng_faults: Rng,
     /// Faults come by themselves.
     chaos: bool,
+    /// No client begins anything before.
+    napping_until: MonoTime,
     next_peer: u64,
     regions: Vec<Region>,
     /// What clients believe that slept since before the regions were split.
@@ -191,6 +193,7 @@ impl World {
         );
         let config = Config {
             lease: Span(options.lease),
+            hibernate_after: Span(options.hibernate_after),
             log_entries_max: options.log_entries_max,
             region_heartbeat: Span(Duration::from_secs(1)),
             flush_interval: Span(options.flush_interval),
@@ -234,6 +237,7 @@ impl World {
             admin_outcomes: Arc::default(),
             rng_faults: Rng::stream(seed, "faults"),
             chaos: false,
+            napping_until: MonoTime::default(),
             next_peer: 1000,
             regions,
             ancient,
@@ -336,6 +340,9 @@ impl World {
             }
             Event::ClientWake { client, number } if self.is_transactional() => self.wake_txn_client(client, number)?,
             Event::ClientWake { client, number } => self.wake_client(client, number),
+            Event::ClientNext { client } if self.queue.now() < self.napping_until => {
+                self.queue.push(self.napping_until, Event::ClientNext { client });
+            }
             Event::ClientNext { client } if self.is_transactional() => self.begin_transaction(client)?,
             Event::ClientNext { client } => self.begin_operation(client),
             Event::Fault(fault) => self.on_fault(fault)?,

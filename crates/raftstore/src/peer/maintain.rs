@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base::{MonoTime, PeerId};
+use proto::metapb;
 use raft::ProgressState;
 
 use crate::{RaftMessage, region};
@@ -27,6 +28,9 @@ pub(super) struct Lacking {
 
 impl Peer {
     pub(super) fn on_tick(&mut self, now: MonoTime, fx: &mut Effects) {
+        if !self.tick_hibernation(now, fx) {
+            return;
+        }
         self.ticks += 1;
         self.lease.end().on_tick(now);
         self.tick_election();
@@ -42,21 +46,29 @@ impl Peer {
         }
     }
 
-    /// A learner that was removed while it was away never campaigns, so that nobody would tell it.
+    /// A learner that was removed while it was away never campaigns, so that nobody would tell it. Nor does a peer that was removed before
+    /// it had its data.
     fn tick_membership(&self, fx: &mut Effects) {
         let pause = ASK_ELECTIONS * u64::from(self.config.election_ticks);
         if self.is_leader() || self.election.silence(self.ticks) < pause || !self.ticks.is_multiple_of(pause) {
             return;
         }
-        let others = self.region.peers.iter().filter(|peer| peer.id != self.me.id);
-        fx.send.extend(others.map(|peer| RaftMessage {
+        let members = self.region.peers.iter().filter(|peer| peer.id != self.me.id);
+        let strangers = self.known.values().filter(|_| !self.is_initialized());
+        fx.send
+            .extend(members.chain(strangers).map(|peer| self.membership_question(*peer)));
+    }
+
+    pub(super) fn membership_question(&self, to: metapb::Peer) -> RaftMessage {
+        RaftMessage {
             region_id: self.region.id,
             from: Some(self.me),
-            to: Some(*peer),
-            epoch: self.region.region_epoch,
+            to: Some(to),
+            // Who knows an older one than this does not know whether this peer is a member.
+            epoch: self.region.region_epoch.or(Some(self.told_epoch)),
             asks_membership: true,
             ..RaftMessage::default()
-        }));
+        }
     }
 
     /// How long the placement driver waits at most for news. A tick when peers catch up, fall behind or fall silent, and when it
@@ -71,7 +83,7 @@ impl Peer {
     }
 
     /// The peers that cannot stand in for the leader now.
-    fn lacking(&self, now: MonoTime) -> impl Iterator<Item = Lacking> {
+    pub(super) fn lacking(&self, now: MonoTime) -> impl Iterator<Item = Lacking> {
         let truncated = self.node.store().truncated().index;
         let down_after = self.config.tick.0 * self.config.election_ticks * DOWN_ELECTIONS;
         let others = self.region.peers.iter().filter(|peer| peer.id != self.me.id);
@@ -87,7 +99,10 @@ impl Peer {
         lacking.filter(|peer| peer.is_pending || peer.is_down)
     }
 
-    fn silence(&self, now: MonoTime, peer: u64) -> Duration {
+    pub(super) fn silence(&self, now: MonoTime, peer: u64) -> Duration {
+        if self.is_hibernating() {
+            return Duration::ZERO; // agreed
+        }
         now.since(self.heard.get(&peer).copied().unwrap_or(now))
     }
 
@@ -102,13 +117,21 @@ impl Peer {
         matched.min().unwrap_or(last)
     }
 
+    /// Applied entries in the log.
+    fn log_entries(&self) -> u64 {
+        self.applied.index.saturating_sub(self.node.store().truncated().index)
+    }
+
+    pub(super) fn wants_compaction(&self) -> bool {
+        self.log_entries() >= self.config.log_entries_max || self.log_bytes >= self.config.log_bytes_max.0
+    }
+
     fn maybe_compact(&mut self, fx: &mut Effects) {
-        let first = self.node.store().truncated().index;
-        let (entries_max, bytes_max) = (self.config.log_entries_max, self.config.log_bytes_max.0);
-        let entries = self.applied.index.saturating_sub(first);
-        if entries < entries_max && self.log_bytes < bytes_max {
+        if !self.wants_compaction() {
             return;
         }
+        let (first, entries) = (self.node.store().truncated().index, self.log_entries());
+        let (entries_max, bytes_max) = (self.config.log_entries_max, self.config.log_bytes_max.0);
         // Only what the engine holds durably may leave the log: the log is what redoes the rest after a power cut.
         let durable = self.durable.min(self.applied.index);
         let forced = entries >= 4 * entries_max || self.log_bytes >= bytes_max;

@@ -50,6 +50,11 @@ impl Reads {
         }
     }
 
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.before_term.is_empty() && self.rounds.is_empty()
+    }
+
     fn begin(&mut self, term: u64, asked: MonoTime, replies: Vec<Waiting>) -> &mut Round {
         let id = self.next_id;
         self.next_id += 1;

@@ -165,6 +165,7 @@ impl Peer {
         if (role, term) == (self.role, self.term) {
             return;
         }
+        self.wake(now, fx);
         self.fail_reads(fx);
         if role == StateRole::Leader {
             self.lease.begin();

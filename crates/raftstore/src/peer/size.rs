@@ -41,6 +41,17 @@ impl Size {
         }
     }
 
+    /// Whether a walk would tell more than is known.
+    fn wants_walk(&self, limits: &Limits) -> bool {
+        let (bytes, keys) = (self.bytes + self.put_bytes, self.keys + self.put_keys);
+        let grew = self.put_bytes >= limits.bytes / WALK_SHARE || self.put_keys >= limits.keys / WALK_SHARE;
+        !self.is_known || (grew && limits.exceeds(bytes, keys))
+    }
+
+    pub fn is_settled(&self, limits: &Limits) -> bool {
+        !self.measuring && !self.wants_walk(limits)
+    }
+
     pub fn on_put(&mut self, bytes: u64, keys: u64) {
         self.put_bytes += bytes;
         self.put_keys += keys;
@@ -69,9 +80,7 @@ impl Peer {
         if !self.published || size.measuring || !self.ticks.is_multiple_of(LOOK_TICKS) || self.ticks < size.next_walk {
             return;
         }
-        let (bytes, keys) = (size.bytes + size.put_bytes, size.keys + size.put_keys);
-        let grew = size.put_bytes >= limits.bytes / WALK_SHARE || size.put_keys >= limits.keys / WALK_SHARE;
-        if !size.is_known || (grew && limits.exceeds(bytes, keys)) {
+        if size.wants_walk(&limits) {
             size.measuring = true;
             fx.measure = Some(self.region.clone());
         }

@@ -1,6 +1,7 @@
 //! A peer alone, stepped by hand.
 
 mod found;
+mod hibernate;
 mod split;
 
 use super::*;

@@ -1,5 +1,6 @@
 //! Work that may take long: making raft snapshots, walking over regions, syncing the engine, purging the raft log.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,6 +32,7 @@ pub(super) enum Job {
 
 pub(super) fn start(shared: Arc<Shared>, inbox: Receiver<Job>) -> JoinHandle<()> {
     base::thread::spawn("raft-back", move || {
+        let mut told = HashMap::new();
         while !shared.shutdown.is_stopped() {
             let outcome = match inbox.recv_timeout(Duration::from_millis(50)) {
                 Ok(Job::Generate(job)) => {
@@ -41,7 +43,7 @@ pub(super) fn start(shared: Arc<Shared>, inbox: Receiver<Job>) -> JoinHandle<()>
                     measure(&shared, &region);
                     Ok(())
                 }
-                Ok(Job::Flush) => flush(&shared),
+                Ok(Job::Flush) => flush(&shared, &mut told),
                 Err(_) => Ok(()),
             };
             if let Err(error) = outcome {
@@ -84,7 +86,8 @@ fn measure(shared: &Shared, region: &Region) {
     let _gone = shared.peers.send(RegionId(region.id), Event::Measured(measured.ok()));
 }
 
-fn flush(shared: &Shared) -> Result<()> {
+/// Makes the engine durable. `told` is what regions heard last: those that nobody wrote to since need no news.
+fn flush(shared: &Shared, told: &mut HashMap<RegionId, u64>) -> Result<()> {
     // Noted before the sync: what was applied until now will be durable after it.
     let applied: Vec<_> = shared
         .applied
@@ -93,8 +96,11 @@ fn flush(shared: &Shared) -> Result<()> {
         .map(|(&region, &index)| (region, index))
         .collect();
     shared.engine.sync().map_err(|source| Error::Engine { act: "sync", source })?;
-    for (region, applied) in applied {
-        let _gone = shared.peers.send(region, Event::Durable { applied });
+    for (region, applied) in &applied {
+        if told.get(region) != Some(applied) {
+            let _gone = shared.peers.send(*region, Event::Durable { applied: *applied });
+        }
     }
+    *told = applied.into_iter().collect();
     shared.log.purge().map_err(|source| Error::Log { act: "purge", source })
 }

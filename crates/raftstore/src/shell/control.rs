@@ -97,17 +97,44 @@ fn refuse_task(task: ApplyTask) {
     }
 }
 
+/// Ticks between two looks at the regions that hibernate: a walk over all of them.
+const DOZE_TICKS: u64 = 10;
+
+impl Shared {
+    /// Ticks the peers that do not hibernate, and tells other stores that this one lives.
+    fn tick(&self, number: u64, now: MonoTime) {
+        self.peers.broadcast_awake(|| Event::Tick);
+        let beat = self.with_beats(|beats| beats.on_tick(now, || self.registry.stores()));
+        if !beat.send.is_empty() {
+            self.transport.send(beat.send);
+        }
+        for store in beat.silent {
+            self.peers.broadcast_hibernating(|_| true, || Event::StoreSilent(store));
+        }
+        if number.is_multiple_of(DOZE_TICKS) {
+            crate::metrics::HIBERNATING.set(self.peers.count_hibernating() as i64);
+            // A few at a time, so that a placement driver does not hear of thousands of regions at once.
+            let turns = (self.config.doze_ticks() / DOZE_TICKS).max(1);
+            let turn = number / DOZE_TICKS % turns;
+            self.peers
+                .broadcast_hibernating(|region| region.0 % turns == turn, || Event::Doze);
+        }
+    }
+}
+
 /// Ticks all peers. A tick that comes late comes once: lost time must not add up against a leader.
 pub(super) fn start_ticks(shared: Arc<Shared>) -> JoinHandle<()> {
     base::thread::spawn("raft-tick", move || {
         let ticks = crossbeam_channel::tick(shared.config.tick.0);
         let mut flushed = MonoTime::now();
+        let mut number = 0;
         while !shared.shutdown.is_stopped() {
             if ticks.recv_timeout(Duration::from_millis(50)).is_err() {
                 continue;
             }
-            shared.peers.broadcast(|| Event::Tick);
             let now = MonoTime::now();
+            number += 1;
+            shared.tick(number, now);
             if now.since(flushed) >= shared.config.flush_interval.0 {
                 flushed = now;
                 // Full: the one before is not done yet.

@@ -88,9 +88,14 @@ impl<M, E> Mailbox<M, E> {
     }
 }
 
+type Mailboxes<M, E> = HashMap<RegionId, Arc<Mailbox<M, E>>>;
+
 /// Finds the mailbox of a region.
 pub struct Router<M, E> {
-    mailboxes: RwLock<HashMap<RegionId, Arc<Mailbox<M, E>>>>,
+    mailboxes: RwLock<Mailboxes<M, E>>,
+    /// Those whose machines want ticks, apart: to walk over thousands of others at each tick would cost more than all else at rest. Its
+    /// lock is taken after the other.
+    awake: RwLock<Mailboxes<M, E>>,
     requests_max: usize,
     ready: Arc<Queue<Arc<Mailbox<M, E>>>>,
 }
@@ -108,6 +113,7 @@ impl<M, E> Router<M, E> {
         (
             Arc::new(Router {
                 mailboxes: RwLock::default(),
+                awake: RwLock::default(),
                 requests_max,
                 ready: ready.clone(),
             }),
@@ -128,14 +134,19 @@ impl<M, E> Router<M, E> {
             machine: Mutex::new(Some(machine)),
             ready: self.ready.clone(),
         });
-        let before = self.mailboxes.write().insert(region, mailbox.clone());
+        let mut all = self.mailboxes.write();
+        let before = all.insert(region, mailbox.clone());
         assert!(before.is_none(), "region {region} has a machine already");
+        self.awake.write().insert(region, mailbox.clone());
         mailbox
     }
 
     /// Takes a machine away, with the events that it has not seen. Must not be called from within its own poll.
     pub fn remove(&self, region: RegionId) -> Option<(M, VecDeque<E>)> {
-        let mailbox = self.mailboxes.write().remove(&region)?;
+        let mut all = self.mailboxes.write();
+        let mailbox = all.remove(&region)?;
+        self.awake.write().remove(&region);
+        drop(all);
         let mut queue = mailbox.queue.lock();
         mailbox.state.store(DROPPED, Ordering::Release);
         let left = std::mem::take(&mut *queue);
@@ -147,6 +158,7 @@ impl<M, E> Router<M, E> {
     /// Lets go of all machines: their threads have ended.
     pub fn clear(&self) {
         self.mailboxes.write().clear();
+        self.awake.write().clear();
         // A mailbox in the queue holds the queue.
         self.ready.items.lock().clear();
     }
@@ -165,18 +177,55 @@ impl<M, E> Router<M, E> {
         }
     }
 
+    /// Notes whether a region's machine wants no ticks.
+    pub fn set_hibernates(&self, region: RegionId, hibernates: bool) {
+        let all = self.mailboxes.read();
+        let Some(mailbox) = all.get(&region) else { return };
+        let mut awake = self.awake.write();
+        match hibernates {
+            true => drop(awake.remove(&region)),
+            false => drop(awake.insert(region, mailbox.clone())),
+        }
+    }
+
     /// Sends to every region.
     pub fn broadcast(&self, event: impl Fn() -> E) {
-        let mailboxes: Vec<_> = self.mailboxes.read().values().cloned().collect();
-        for mailbox in mailboxes {
-            // A region that goes away meanwhile needs no event.
-            let _gone = mailbox.send(event());
-        }
+        let all: Vec<_> = self.mailboxes.read().values().cloned().collect();
+        send_all(&all, event);
+    }
+
+    /// Sends to every region whose machine wants ticks.
+    pub fn broadcast_awake(&self, event: impl Fn() -> E) {
+        let awake: Vec<_> = self.awake.read().values().cloned().collect();
+        send_all(&awake, event);
+    }
+
+    /// Sends to those other regions that are `wanted`.
+    pub fn broadcast_hibernating(&self, wanted: impl Fn(RegionId) -> bool, event: impl Fn() -> E) {
+        let hibernating: Vec<_> = {
+            let (all, awake) = (self.mailboxes.read(), self.awake.read());
+            let others = all.iter().filter(|(id, _)| wanted(**id) && !awake.contains_key(id));
+            others.map(|(_, mailbox)| mailbox.clone()).collect()
+        };
+        send_all(&hibernating, event);
     }
 
     /// Number of regions.
     pub fn count(&self) -> usize {
         self.mailboxes.read().len()
+    }
+
+    /// Number of regions whose machines want no ticks.
+    pub fn count_hibernating(&self) -> usize {
+        let (all, awake) = (self.mailboxes.read(), self.awake.read());
+        all.len() - awake.len()
+    }
+}
+
+fn send_all<M, E>(mailboxes: &[Arc<Mailbox<M, E>>], event: impl Fn() -> E) {
+    for mailbox in mailboxes {
+        // A region that goes away meanwhile needs no event.
+        let _gone = mailbox.send(event());
     }
 }
 
@@ -297,6 +346,31 @@ mod tests {
         assert!(matches!(mailbox.send(2), Err(Refused::Gone(2))));
         assert!(matches!(router.send(ONE, 3), Err(Refused::Gone(3))));
         ready.poll(Duration::ZERO, &mut |(), _| panic!("it is gone"));
+    }
+
+    #[test]
+    fn hibernating_machines_are_told_apart() {
+        let (router, ready) = Router::<u32, u32>::new(2);
+        (1..=3).for_each(|region| drop(router.insert(RegionId(region), 0)));
+        router.set_hibernates(RegionId(2), true);
+        router.set_hibernates(RegionId(3), true);
+        router.set_hibernates(RegionId(9), true);
+        assert_eq!((router.count(), router.count_hibernating()), (3, 2));
+        let told = || {
+            let mut told = 0;
+            while ready.poll(Duration::ZERO, &mut |_, events| told += events.into_iter().sum::<u32>()) > 0 {}
+            told
+        };
+        router.broadcast_awake(|| 1);
+        assert_eq!(told(), 1);
+        router.broadcast_hibernating(|_| true, || 10);
+        router.broadcast_hibernating(|id| id == RegionId(2), || 100);
+        assert_eq!(told(), 120);
+        router.broadcast(|| 1);
+        assert_eq!(told(), 3);
+        router.set_hibernates(RegionId(2), false);
+        router.remove(RegionId(3));
+        assert_eq!((router.count(), router.count_hibernating()), (2, 0));
     }
 
     #[test]

@@ -115,6 +115,12 @@ fn carry_out(shared: &Shared, peer: &mut Peer, mut fx: Effects, batch: &mut Batc
         shared.reporter.report(report);
     }
     give_answers(&mut fx);
+    if let Some(hibernates) = fx.hibernates {
+        shared.peers.set_hibernates(region, hibernates);
+        if hibernates {
+            shared.tell_of_silent_stores(peer.region());
+        }
+    }
     if fx.destroy {
         // The control thread lives as long as anybody can send.
         drop(shared.control.send(control::Control::Destroy { region }));

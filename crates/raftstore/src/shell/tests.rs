@@ -100,6 +100,7 @@ fn start_store(net: &Arc<Net>, dir: &Path, id: u64, regions: &[Region]) -> RaftS
         lease: base::Span::millis(160),
         log_entries_max: 50,
         flush_interval: base::Span::millis(100),
+        hibernate_after: base::Span::millis(200),
         ..Config::default()
     };
     let started = RaftStore::start(Parts {
@@ -358,6 +359,61 @@ fn leadership_moves_when_told_and_when_the_leader_is_cut_off() {
     *cluster.net.cut.write() = None;
     cluster.must_put("a", "3");
     assert_eq!(cluster.must_get("a"), Some("3".to_owned()));
+}
+
+#[test]
+fn quiet_regions_hibernate_and_outlive_their_leaders() {
+    let cluster = Cluster::new(3, 3);
+    cluster.must_put("a", "1");
+    cluster.must_put("x", "1");
+    let rest = || cluster.stores().iter().all(|store| store.hibernating() == 2).then_some(());
+    must("rest", rest);
+    let (leader, _) = must("a leader", || cluster.leader_of(RegionId(1)));
+    *cluster.net.cut.write() = Some(leader.store_id().0);
+    // Nobody asks for anything: the other stores find out by themselves.
+    must("another leader", || cluster.leader_of(RegionId(1)));
+    cluster.must_put("a", "2");
+    *cluster.net.cut.write() = None;
+    must("rest once more", rest);
+    assert_eq!(cluster.must_get("a"), Some("2".to_owned()));
+    assert_eq!(cluster.must_get("x"), Some("1".to_owned()));
+}
+
+#[test]
+fn a_store_without_room_takes_only_what_frees_some() {
+    let cluster = Cluster::new(3, 3);
+    cluster.must_put("a", "1");
+    let (leader, region) = must("a leader", || cluster.leader_of(RegionId(1)));
+    let other = cluster
+        .stores()
+        .into_iter()
+        .find(|store| store.store_id() != leader.store_id());
+    let other = other.expect("three stores");
+    let key = || bytes::Bytes::from("a");
+    let put = |cf| Modify::Put {
+        cf,
+        key: key(),
+        value: "2".into(),
+    };
+    let delete = |cf| Modify::Delete { cf, key: key() };
+    let write = |changes: Vec<Modify>| {
+        let deadline = MonoTime::now() + Duration::from_secs(1);
+        wait(|reply| leader.write(&cluster.ctx(&region), changes, deadline, reply)).expect("an answer")
+    };
+    other.set_disk_full(true);
+    let full = KvError::DiskFull {
+        store: other.store_id().0,
+    };
+    must("the leader's knowledge", || {
+        (write(vec![put(Cf::Default)]) == Err(full.clone())).then_some(())
+    });
+    assert_eq!(write(vec![put(Cf::Lock)]), Err(full.clone()), "a lock");
+    assert_eq!(write(vec![put(Cf::Write)]), Err(full), "a transaction of one phase");
+    assert_eq!(write(vec![put(Cf::Write), delete(Cf::Lock)]), Ok(()), "a commit");
+    assert_eq!(write(vec![delete(Cf::Default)]), Ok(()));
+    assert_eq!(cluster.must_get("a"), None, "reads go on");
+    other.set_disk_full(false);
+    must("room again", || write(vec![put(Cf::Default)]).ok());
 }
 
 #[test]

@@ -89,8 +89,9 @@ section! { "server",
         /// Labels of the store that tell where it stands, `["zone=z1", "host=h1"]`; `ferrite ctl scheduler location-labels` names those that
         /// copies of a region are kept apart by. Fixed at start.
         pub labels: Vec<String> = Vec::new(),
-        /// A process with a store refuses to start with less free disk than this. Fixed at start.
-        pub disk_reserve: ByteSize = ByteSize::mib(64),
+        /// Free disk below which a store refuses writes that need room (`DiskFull`), as do other stores for the regions that they share; what
+        /// deletes or ends a transaction goes on. With less than a quarter of it a process refuses to start. 0: never. Fixed at start.
+        pub disk_reserve: ByteSize = ByteSize::mib(256),
         /// How raw data lies in the store: `v1`, `v1ttl` or `v2`. The same on all stores; fixed when the data directory is made.
         pub api_version: ApiVersion = ApiVersion::V1,
         /// Whether to listen on addresses that other machines reach although traffic is neither encrypted nor authenticated.

@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
 use super::split::Splitter;
-use super::{STORE, blocking, random_id, with_address};
+use super::{STORE, blocking, random_id, room, with_address};
 use crate::config::{ApiVersion, Config};
 use crate::data_dir::free_bytes;
 use crate::failure::Failure;
@@ -65,6 +65,8 @@ pub struct StoreNode {
     network: Network,
     listener: Listener,
     heartbeats: JoinHandle<()>,
+    /// On the disk.
+    room: JoinHandle<()>,
     /// Of old versions.
     collector: JoinHandle<()>,
 }
@@ -152,6 +154,7 @@ impl StoreNode {
         let listener = listen::serve(port, routes, config.server.connections_max).context("serve the store")?;
         let collector = tokio::spawn(txn::gc::run(txn, asks));
         let heartbeats = tokio::spawn(heartbeat(link, raft.clone(), disk.dir.clone()));
+        let room = tokio::spawn(room::watch(raft.clone(), disk.dir.clone(), config.server.disk_reserve));
         info!(store_id = id.0, %address, cluster_id = cluster.0, regions = raft.counts().0, "store serves");
         let node = StoreNode {
             id,
@@ -160,6 +163,7 @@ impl StoreNode {
             network,
             listener,
             heartbeats,
+            room,
             collector,
         };
         node.tell(status, config.server.api_version, disk.dir);
@@ -180,6 +184,7 @@ impl StoreNode {
     pub async fn stop(self, drain: Duration) -> anyhow::Result<()> {
         self.listener.stop(drain).await;
         self.heartbeats.abort();
+        self.room.abort();
         self.collector.abort();
         self.network.stop();
         let raft = self.raft;
@@ -209,6 +214,7 @@ fn store_report(raft: &RaftStore, address: &str, api_version: ApiVersion, dir: &
         api_version,
         regions: regions as u64,
         leaders: leaders as u64,
+        hibernating: raft.hibernating() as u64,
         disk_bytes: raft.engine().disk_bytes() + raft.raft_log().disk_bytes(),
         disk_free_bytes: free_bytes(dir).map_or(0, |free| free.0),
     }

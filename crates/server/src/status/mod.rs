@@ -64,6 +64,8 @@ pub struct StoreReport {
     pub regions: u64,
     /// Regions led here.
     pub leaders: u64,
+    /// Regions here that hibernate, as nobody used them for `raft.hibernate-after`.
+    pub hibernating: u64,
     pub disk_bytes: u64,
     pub disk_free_bytes: u64,
 }

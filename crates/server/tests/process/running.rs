@@ -1,8 +1,10 @@
 //! A process that runs: its status port, and how it stops.
 
+use std::path::Path;
+
 use rustix::process::Signal;
 
-use crate::{Server, get, must};
+use crate::{Server, get, must, run, stderr};
 
 #[test]
 fn status_port_answers() {
@@ -72,4 +74,48 @@ fn a_signal_stops_it_in_order() {
         assert_eq!(server.wait().code(), Some(0), "{signal:?}");
         assert_eq!(server.logged("stopped", "message"), "stopped");
     }
+}
+
+/// A command of `ferrite ctl` to this server: whether it succeeded, and what it said.
+fn ctl(server: &mut Server, args: &[&str]) -> (bool, String) {
+    let pd = server.logged("placement driver serves", "address");
+    let (verb, rest) = args.split_first().expect("a command");
+    let output = run(&[&["ctl", verb, "--pd-addr", &pd, "--timeout", "2s"], rest].concat());
+    let told = format!("{}{}", String::from_utf8_lossy(&output.stdout), stderr(&output));
+    (output.status.success(), told)
+}
+
+#[test]
+fn a_disk_that_is_almost_full_takes_deletes_alone() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let start = |reserve: u64, data: &Path| {
+        let file = dir.path().join("ferrite.toml");
+        std::fs::write(&file, format!("[server]\ndisk-reserve = \"{reserve}B\"\n")).expect("write the file");
+        Server::start(data, &["--config", file.to_str().expect("a plain path")])
+    };
+    let data = dir.path().join("data");
+    let mut server = start(0, &data);
+    for key in ["a", "b"] {
+        assert_eq!(ctl(&mut server, &["put", key, "1"]), (true, String::new()));
+    }
+    server.signal(Signal::TERM);
+    server.wait();
+
+    // As much again as is free: the disk is almost full by that measure.
+    let free = server::data_dir::free_bytes(dir.path()).expect("a disk").0;
+    let mut server = start(2 * free, &data);
+    server.logged(
+        "disk is almost full: only what frees room is taken until there is some",
+        "free",
+    );
+    let (done, told) = ctl(&mut server, &["put", "a", "2"]);
+    assert!(!done && told.contains("disk is full"), "{told}");
+    assert_eq!(ctl(&mut server, &["get", "a"]), (true, "1\n".into()));
+    assert_eq!(ctl(&mut server, &["del", "b"]), (true, String::new()));
+    server.signal(Signal::TERM);
+    server.wait();
+
+    let mut server = start(0, &data);
+    assert_eq!(ctl(&mut server, &["put", "a", "2"]), (true, String::new()));
+    assert!(!ctl(&mut server, &["get", "b"]).0);
 }

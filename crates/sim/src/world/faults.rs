@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use base::{PeerId, RegionId};
+use base::{MonoTime, PeerId, RegionId};
 use proto::metapb::{Peer, PeerRole, Region};
 use raftstore::RaftMessage;
 use raftstore::command::{ConfKind, ConfOne};
@@ -49,6 +49,8 @@ pub enum Kind {
     ConfChange,
     Split,
     Merge,
+    /// Clients rest, all at once.
+    Nap,
 }
 
 /// Voters that a region keeps whatever the membership changes.
@@ -69,6 +71,7 @@ impl World {
             Kind::ConfChange,
             Kind::Split,
             Kind::Merge,
+            Kind::Nap,
         ] {
             self.schedule(kind);
         }
@@ -86,6 +89,7 @@ impl World {
             Kind::ConfChange => self.options.conf_changes,
             Kind::Split => self.options.splits,
             Kind::Merge => self.options.merges,
+            Kind::Nap => self.options.naps,
         }
     }
 
@@ -108,6 +112,7 @@ impl World {
     /// All that goes wrong ends: stores run, links, disks and clocks are healthy.
     pub fn heal(&mut self) {
         self.chaos = false;
+        self.napping_until = MonoTime::default();
         self.network.mend_all();
         self.network.options = NetworkOptions::healthy();
         (self.options.crash_at_vote, self.options.crash_at_append) = (0.0, 0.0);
@@ -199,6 +204,7 @@ impl World {
             Kind::ConfChange => self.change_some_membership(),
             Kind::Split => self.split_some(),
             Kind::Merge => self.merge_some(),
+            Kind::Nap => self.napping_until = self.queue.now() + self.lasting(kind),
         }
     }
 
@@ -235,6 +241,8 @@ impl World {
         let slot = self.stores.get_mut(&store).expect("only known stores crash");
         let State::Up(running) = &slot.state else { return };
         self.counts.merge(&running.counts);
+        let leads_asleep = running.peers().any(|peer| peer.is_leader() && peer.is_hibernating());
+        self.counts.add_many("crash_of_hibernating_leader", u64::from(leads_asleep));
         self.counts.add("crash");
         let data = running.data().clone().crash(&mut self.rng_faults, &mut self.counts);
         slot.state = State::Down(data);
