@@ -226,17 +226,20 @@ impl Peer {
                     continue;
                 }
             };
-            let state = self
-                .node
-                .apply_conf_change(&conf.raft)
-                .expect("the same change was checked when it was applied");
             self.region = Arc::new(conf.region);
-            let wanted = region::conf_state(&self.region);
-            assert!(
-                region::same_members(&state, &wanted),
-                "raft's membership {state:?} is not the region's {wanted:?}"
-            );
-            self.node.mut_store().set_conf_state(state);
+            // A raft snapshot that came meanwhile has brought the crate a later membership.
+            if applied.position.index >= self.restored_index() {
+                let state = self
+                    .node
+                    .apply_conf_change(&conf.raft)
+                    .expect("the same change was checked when it was applied");
+                let wanted = region::conf_state(&self.region);
+                assert!(
+                    region::same_members(&state, &wanted),
+                    "raft's membership {state:?} is not the region's {wanted:?}"
+                );
+                self.node.mut_store().set_conf_state(state);
+            }
             self.on_membership_changed(now, fx);
         }
         if !Arc::ptr_eq(&before, &self.region) {
@@ -260,6 +263,13 @@ impl Peer {
             self.report(now, fx);
         }
         self.evict();
+    }
+
+    /// Index of the raft snapshot that the crate took in last, or of the entry before its log.
+    fn restored_index(&self) -> u64 {
+        let coming = self.node.raft.raft_log.unstable.snapshot.as_ref();
+        let coming = coming.map_or(0, |snapshot| snapshot.get_metadata().index);
+        coming.max(self.node.store().truncated().index)
     }
 
     fn on_membership_changed(&mut self, now: MonoTime, fx: &mut Effects) {
