@@ -79,15 +79,18 @@ impl Server {
     /// Opens the store and listens. Call it on the runtime.
     pub async fn start(config: &Config) -> anyhow::Result<Server> {
         let tls = tls(&config.tls)?;
-        let store = Store::open(config.store.to_store(config.server.memory_max)).context("open the store")?;
+        // What fails often comes before the store: one that is left open is checked all over at the next start.
         let listener = TcpListener::bind(&config.server.addr)
             .await
             .with_context(|| format!("listen on {}", config.server.addr))?;
+        let store = Store::open(config.store.to_store(config.server.memory_max)).context("open the store")?;
         let address = listener.local_addr().context("read the address")?;
         let meters = Arc::new(Meters::default());
         let stop = CancellationToken::new();
         let tiers_stop = CancellationToken::new();
-        let tiers = Tiers::start(config, &store, &tiers_stop)?;
+        let tiers = Tiers::start(config, &store, &tiers_stop).inspect_err(|_| {
+            let _tells_less = store.close();
+        })?;
         let cache = Cache::new(store.clone(), tiers.clone(), config);
         let app = Arc::new(App {
             access: Access::new(config),

@@ -1,5 +1,9 @@
 //! The binary as a process, spoken to as clients speak: every protocol, refusals, and what a kill leaves.
 
+#[path = "server/cli.rs"]
+mod cli;
+#[path = "server/clients.rs"]
+mod clients;
 mod common;
 #[path = "server/lent.rs"]
 mod lent;
