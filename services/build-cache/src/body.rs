@@ -123,7 +123,8 @@ impl BlobBody {
         if let Some(loans) = &self.loans
             && let Some(loan) = cursor.lend()?
         {
-            return Ok(Step::Data(loans.lend(loan)));
+            let is_last = loan.left() as u64 >= self.left;
+            return Ok(Step::Data(loans.lend(loan, is_last)));
         }
         cursor.next(false)
     }

@@ -30,13 +30,19 @@ fn is_stand_in(bytes: &[u8]) -> bool {
 
 /// What bodies lent to one connection and is not sent yet, in order. At most what one answer gives hyper before it is flushed.
 #[derive(Clone, Default)]
-pub struct Loans(Arc<Mutex<VecDeque<Loan>>>);
+pub struct Loans(Arc<Mutex<VecDeque<Lent>>>);
+
+struct Lent {
+    loan: Loan,
+    /// The answer ends with it.
+    is_last: bool,
+}
 
 impl Loans {
-    /// The bytes to give hyper for `loan`.
-    pub fn lend(&self, loan: Loan) -> Bytes {
+    /// The bytes to give hyper for `loan`, which ends the answer or not.
+    pub fn lend(&self, loan: Loan, is_last: bool) -> Bytes {
         let stand_in = Bytes::from_static(&STAND_IN[..loan.left()]);
-        self.0.lock().push_back(loan);
+        self.0.lock().push_back(Lent { loan, is_last });
         stand_in
     }
 }
@@ -45,6 +51,8 @@ impl Loans {
 pub struct Wire {
     socket: TcpStream,
     loans: Loans,
+    /// The system holds back what fills no segment: more of the answer comes. Each segment wakes its reader, so they had better be few.
+    is_corked: bool,
 }
 
 impl Wire {
@@ -52,6 +60,7 @@ impl Wire {
         Wire {
             socket,
             loans: Loans::default(),
+            is_corked: false,
         }
     }
 
@@ -60,24 +69,42 @@ impl Wire {
     }
 
     /// Sends the head of what is to be written.
-    fn send(&self, cx: &mut Context<'_>, next: &Next<'_>) -> Poll<io::Result<usize>> {
+    fn send(&mut self, cx: &mut Context<'_>, next: &Next<'_>) -> Poll<io::Result<usize>> {
+        if let Next::Lent { is_last: false } = next {
+            self.cork(true)?;
+        }
         loop {
             ready!(self.socket.poll_write_ready(cx))?;
             let sent = self.socket.try_io(Interest::WRITABLE, || match next {
                 // More follows: the headers travel with the first bytes of the body.
                 Next::Ahead(bytes) => Ok(rustix::net::send(&self.socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?),
-                Next::Lent => self.pay(),
+                Next::Lent { .. } => self.pay(),
             });
             match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                sent => return Poll::Ready(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(sent) => {
+                    let is_end = matches!(next, Next::Lent { is_last: true }) && self.loans.0.lock().is_empty();
+                    if is_end {
+                        self.cork(false)?;
+                    }
+                    return Poll::Ready(Ok(sent));
+                }
             }
         }
     }
 
+    fn cork(&mut self, wanted: bool) -> io::Result<()> {
+        if self.is_corked != wanted {
+            rustix::net::sockopt::set_tcp_cork(&self.socket, wanted)?;
+            self.is_corked = wanted;
+        }
+        Ok(())
+    }
+
     fn pay(&self) -> io::Result<usize> {
         let mut loans = self.loans.0.lock();
-        let loan = loans.front_mut().ok_or_else(|| broken("nothing was lent"))?;
+        let Lent { loan, .. } = loans.front_mut().ok_or_else(|| broken("nothing was lent"))?;
         let sent = loan.send(&self.socket, loan.left())?;
         if loan.left() == 0 {
             loans.pop_front();
@@ -89,7 +116,7 @@ impl Wire {
     /// What comes first in `slices`; `None`: nothing is lent, and nothing stands for it.
     fn next<'a>(&self, slices: &'a [IoSlice<'a>]) -> io::Result<Option<Next<'a>>> {
         let mut slices = slices.iter().map(|slice| &**slice).filter(|slice| !slice.is_empty());
-        let lent = self.loans.0.lock().front().map(Loan::left);
+        let lent = self.loans.0.lock().front().map(|lent| (lent.loan.left(), lent.is_last));
         let first = slices.next().unwrap_or_default();
         let stand_in = match is_stand_in(first) {
             true => Some(first),
@@ -97,8 +124,8 @@ impl Wire {
         };
         match (lent, stand_in) {
             (None, None) => Ok(None),
-            (Some(left), Some(stand_in)) if stand_in.len() == left => Ok(Some(match is_stand_in(first) {
-                true => Next::Lent,
+            (Some((left, is_last)), Some(stand_in)) if stand_in.len() == left => Ok(Some(match is_stand_in(first) {
+                true => Next::Lent { is_last },
                 false => Next::Ahead(first),
             })),
             _ => Err(broken("what is lent and what stands for it differ")),
@@ -109,7 +136,9 @@ impl Wire {
 enum Next<'a> {
     /// Bytes before lent ones.
     Ahead(&'a [u8]),
-    Lent,
+    Lent {
+        is_last: bool,
+    },
 }
 
 fn broken(what: &str) -> io::Error {
@@ -131,7 +160,10 @@ impl AsyncWrite for Wire {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         match self.next(slices)? {
             Some(next) => self.send(cx, &next),
-            None => Pin::new(&mut self.socket).poll_write_vectored(cx, slices),
+            None => {
+                self.cork(false)?;
+                Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+            }
         }
     }
 
@@ -184,7 +216,8 @@ mod tests {
         let store = Store::open(Config::new(dir.path().to_owned(), 64 << 20)).expect("opens");
         let (mut wire, mut client) = pair().await;
         let (first, second) = (noise(LOAN_MAX), noise(300_000));
-        let stand_ins = [lend(&store, &first, 0), lend(&store, &second, 77)].map(|loan| wire.loans().lend(loan));
+        let loans = [(lend(&store, &first, 0), false), (lend(&store, &second, 77), true)];
+        let stand_ins = loans.map(|(loan, is_last)| wire.loans().lend(loan, is_last));
         let read = tokio::spawn(async move {
             let mut got = Vec::new();
             client.read_to_end(&mut got).await.map(|_| got)
@@ -209,6 +242,7 @@ mod tests {
                 bytes::Buf::advance(&mut left[0], sent);
             }
         }
+        assert!(!wire.is_corked, "nothing is held back");
         drop(wire);
         let got = read.await.expect("ends").expect("reads");
         assert!(got == [b"head", &first[..], b"between", &second[77..]].concat());
@@ -220,7 +254,7 @@ mod tests {
         let store = Store::open(Config::new(dir.path().to_owned(), 64 << 20)).expect("opens");
         let (mut wire, client) = pair().await;
         let bytes = noise(200_000);
-        let stand_in = wire.loans().lend(lend(&store, &bytes, 0));
+        let stand_in = wire.loans().lend(lend(&store, &bytes, 0), true);
         let folder = dir.path().join("files").join(&Key::sha256(&bytes).to_string()[..2]);
         let file = std::fs::read_dir(folder)
             .expect("reads")
@@ -248,7 +282,7 @@ mod tests {
             let (mut wire, mut client) = pair().await;
             let stand_in = match case {
                 "nothing lent" => Bytes::from_static(&STAND_IN[..100]),
-                _ => wire.loans().lend(lend(&store, &bytes, 0)),
+                _ => wire.loans().lend(lend(&store, &bytes, 0), true),
             };
             let slice = match case {
                 "copied" => &copied,
