@@ -2,12 +2,23 @@
 """Build cache beside nginx WebDAV: CPU per request, requests a second, p99; goals as lines, exit 1 if one is missed.
 
 Started by `cargo xtask bench build-cache`. Needs nginx with dav-ext, wrk and zstd. CPU is the server's own (user + system, from
-/proc), so that the load generator and others on the machine spoil it less than they spoil rates. Content is half noise, half text:
-it shrinks to about a half, as build outputs do. Our answers are measured in two ways: `identity`, as nginx answers, and `zstd`, as
-clients get them that accept it."""
+/proc), so that the load generator and others on the machine spoil it less than they spoil rates. Content is of two kinds: `mixed`, half
+noise, half text, shrinks to about a half, as build outputs do; `packed` is noise, as archives are. Our answers are measured as nginx's
+(`identity`), and for mixed content as clients get them that accept zstd. Over loopback it depends on who is awake whether the sender or
+the receiver does the work of the network between them, so that GETs are told with their client's CPU too. What is asked for the first time is told apart (`first`).
+
+The whole takes eleven minutes; --place, --size, --content and --part run a part of it."""
+import argparse
 import hashlib, json, os, random, re, shutil, subprocess, sys, tempfile, time, threading, socket
 
-BINARY = sys.argv[1]
+parser = argparse.ArgumentParser(description="The build cache beside nginx WebDAV.")
+parser.add_argument("binary", help="ferrite-build-cache, optimised")
+parser.add_argument("--place", choices=("tmpfs", "disk"), action="append", help="where both keep their files; default: both places")
+parser.add_argument("--size", choices=("16KiB", "1MiB"), action="append", help="sizes of blobs; default: both")
+parser.add_argument("--content", choices=("mixed", "packed"), action="append", help="kinds of content; default: both")
+parser.add_argument("--part", choices=("requests", "uploads"), action="append", help="requests beside nginx, memory of 1,000 uploads; default: both")
+ARGS = parser.parse_args()
+BINARY = ARGS.binary
 SECONDS = int(os.environ.get("BENCH_SECONDS", "5"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 TICK = os.sysconf("SC_CLK_TCK")
@@ -16,8 +27,10 @@ OURS, NGINX = 18980, 18981
 goals = []
 
 
-def content(n, size):
+def content(n, size, kind="mixed"):
     rng = random.Random(n)
+    if kind == "packed":
+        return rng.randbytes(size)
     text = rng.randbytes(size // 2).translate(bytes(97 + byte % 8 for byte in range(256)))
     noise = rng.randbytes(size // 2)
     # By turns, so that the start is like the rest: it decides whether a blob is compressed.
@@ -51,6 +64,8 @@ def start(base):
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.makedirs(f"{base}/nginx/root"), os.makedirs(f"{base}/nginx/tmp")
     module = "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"
+    if not os.path.exists(module):
+        sys.exit(f"{module} is missing: apt-get install libnginx-mod-http-dav-ext")
     conf = f"""load_module {module};
 worker_processes 2; daemon off; pid {base}/nginx/pid; error_log /dev/null; user root;
 events {{ worker_connections 4096; }}
@@ -85,12 +100,15 @@ def get(port, names, log, header=""):
     lua = "local names = {" + ",".join(f'"{name}"' for name in names) + "}\nlocal n = 0\n"
     lua += f"request = function() n = n % #names + 1; return wrk.format('GET', '/' .. names[n], {{{header}}}) end\n"
     open(log + ".lua", "w").write(lua)
+    before = os.times()
     out = subprocess.run(["wrk", "-t1", "-c8", f"-d{SECONDS}s", "--latency", "-s", log + ".lua", f"http://127.0.0.1:{port}"],
                          capture_output=True, text=True).stdout
     if "Non-2xx" in out or "Socket errors" in out:
         sys.exit(f"gets failed:\n{out}")
+    after = os.times()
     number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", out).groups()
-    return int(re.search(r"(\d+) requests in", out)[1]), float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
+    client = after.children_user + after.children_system - before.children_user - before.children_system
+    return int(re.search(r"(\d+) requests in", out)[1]), float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit], client
 
 
 def median(values):
@@ -120,50 +138,87 @@ def goal(name, value, most):
     print(f"goal {name}: {value:.2f} (wanted <= {most}): {'met' if value <= most else 'missed'}", flush=True)
 
 
+def fetch_once(port, names, log):
+    """Fetches each file once, eight at a time."""
+    with open(log + ".cfg", "w") as config:
+        for name in names:
+            config.write(f'url = "http://127.0.0.1:{port}/{name}"\noutput = "/dev/null"\n')
+    subprocess.run(["curl", "-sSf", "--no-progress-meter", "-Z", "--parallel-max", "8", "-K", log + ".cfg"], check=True)
+
+
+def tell(place, what, kind, who, row):
+    print(f"{place:6} {what:9} {kind:7} {who:14} {row[0]:8.1f} CPU us/request {row[1]:9.0f} /s  p99 {row[2]:7.2f} ms", flush=True)
+
+
+def middle(rows):
+    return [median([row[i] for row in rows]) for i in range(3)]
+
+
+def puts(place, base, pids, label, kind):
+    """The names of each round."""
+    size, count = SIZES[label]
+    os.makedirs(f"{base}/in", exist_ok=True)
+    costs, names = {"nginx": [], "ours": []}, []
+    for round_ in range(ROUNDS):
+        files = []
+        for n in range(count):
+            blob = content(round_ * 1_000_003 + n + size, size, kind)
+            path = f"{base}/in/{n}"
+            open(path, "wb").write(blob)
+            files.append((path, "cas/" + hashlib.sha256(blob).hexdigest()))
+        sha, zstd = codec_micros(files)
+        for who, port in (("nginx", NGINX), ("ours", OURS)):
+            before = cpu(pids[who])
+            seconds, times = upload(f"http://127.0.0.1:{port}", files, f"{base}/log")
+            costs[who].append(((cpu(pids[who]) - before) / count * 1e6, count / seconds, p99(times)))
+        names.append([name for _, name in files])
+    rows = {who: middle(costs[who]) for who in costs}
+    for who, row in rows.items():
+        tell(place, f"PUT {label}", kind, who, row)
+    print(f"{place:6} PUT {label} {kind}: sha256 {sha:.1f} us, zstd -1 {zstd:.1f} us of the same bytes")
+    goal(f"put_{label}_{kind}_{place}_vs_nginx_sha_zstd", rows["ours"][0] / (rows["nginx"][0] + sha + zstd), 1.3)
+    return names
+
+
+def gets(place, base, pids, label, kind, names):
+    asked = [("nginx", NGINX, ""), ("ours", OURS, "")]
+    if kind == "mixed":
+        asked.append(("ours zstd", OURS, '["accept-encoding"]="zstd"'))
+    unread = [name for round_ in names[:-1] for name in round_]
+    for who, port, _ in asked[:2]:
+        before = cpu(pids[who])
+        fetch_once(port, unread, f"{base}/log")
+        print(f"{place:6} GET {label} {kind}: {who}, the first time: {(cpu(pids[who]) - before) / len(unread) * 1e6:.0f} CPU us/request")
+    rows = {who: [] for who, _, _ in asked}
+    for _ in range(ROUNDS):
+        for who, port, header in asked:
+            pid = pids[who.split()[0]]
+            before = cpu(pid)
+            requests, tail, client = get(port, names[-1], f"{base}/log", header)
+            own = cpu(pid) - before
+            rows[who].append((own / requests * 1e6, requests / SECONDS, tail, (own + client) / requests * 1e6))
+    both = {who: median([row[3] for row in rows[who]]) for who in rows}
+    rows = {who: middle(rows[who]) for who in rows}
+    for who, row in rows.items():
+        tell(place, f"GET {label}", kind, who, row)
+        print(f"{place:6} GET {label} {kind}: {who}, with its client: {both[who]:.1f} CPU us/request")
+    for who in list(rows)[1:]:
+        name = "identity" if who == "ours" else "zstd"
+        goal(f"get_{label}_{kind}_{place}_{name}_vs_nginx", rows[who][0] / rows["nginx"][0], 1.2)
+        goal(f"get_{label}_{kind}_{place}_{name}_with_client_vs_nginx", both[who] / both["nginx"], 1.2)
+        if label == "16KiB" and place == "disk":
+            goal(f"cores_for_5000_get_16KiB_{kind}_{name}", rows[who][0] * 5000 / 1e6, 1.0)
+
+
 def measure(place, base):
-    lines = {}
     ours, nginx = start(base)
     try:
         pids = {"ours": [ours.pid], "nginx": children(nginx.pid)}
-        for label, (size, count) in SIZES.items():
-            os.makedirs(f"{base}/in", exist_ok=True)
-            costs = {"ours": [], "nginx": []}
-            names = {}
-            for round_ in range(ROUNDS):
-                files = []
-                for n in range(count):
-                    blob = content(round_ * 1_000_003 + n + size, size)
-                    path = f"{base}/in/{n}"
-                    open(path, "wb").write(blob)
-                    files.append((path, "cas/" + hashlib.sha256(blob).hexdigest()))
-                sha, zstd = codec_micros(files)
-                for who, port in (("nginx", NGINX), ("ours", OURS)):
-                    before = cpu(pids[who])
-                    seconds, times = upload(f"http://127.0.0.1:{port}", files, f"{base}/log")
-                    costs[who].append(((cpu(pids[who]) - before) / count * 1e6, count / seconds, p99(times)))
-                names[round_] = [name for _, name in files]
-            for who in costs:
-                row = [median([cost[i] for cost in costs[who]]) for i in range(3)]
-                lines[f"PUT {label} {who}"] = row
-                print(f"{place:6} PUT {label:6} {who:14} {row[0]:8.1f} CPU us/request {row[1]:9.0f} /s  p99 {row[2]:7.2f} ms", flush=True)
-            print(f"{place:6} PUT {label:6} sha256 {sha:.1f} us, zstd -1 {zstd:.1f} us of the same bytes")
-            goal(f"put_{label}_{place}_vs_nginx_sha_zstd", lines[f"PUT {label} ours"][0] / (lines[f"PUT {label} nginx"][0] + sha + zstd), 1.3)
-            for who, port, header in (("nginx", NGINX, ""), ("ours", OURS, ""), ("ours zstd", OURS, '["accept-encoding"]="zstd"')):
-                rows = []
-                for _ in range(ROUNDS):
-                    pid = pids[who.split()[0]]
-                    before = cpu(pid)
-                    requests, tail = get(port, names[ROUNDS - 1], f"{base}/log", header)
-                    rows.append(((cpu(pid) - before) / requests * 1e6, requests / SECONDS, tail))
-                row = [median([r[i] for r in rows]) for i in range(3)]
-                lines[f"GET {label} {who}"] = row
-                print(f"{place:6} GET {label:6} {who:14} {row[0]:8.1f} CPU us/request {row[1]:9.0f} /s  p99 {row[2]:7.2f} ms", flush=True)
-            for who in ("ours", "ours zstd"):
-                name = "identity" if who == "ours" else "zstd"
-                goal(f"get_{label}_{place}_{name}_vs_nginx", lines[f"GET {label} {who}"][0] / lines[f"GET {label} nginx"][0], 1.2)
-        if place == "disk":
-            for who in ("ours", "ours zstd"):
-                goal(f"cores_for_5000_get_16KiB_{who.replace(' ', '_')}", lines[f"GET 16KiB {who}"][0] * 5000 / 1e6, 1.0)
+        if "requests" in (ARGS.part or ["requests"]):
+            for label in ARGS.size or SIZES:
+                for kind in ARGS.content or ("mixed", "packed"):
+                    gets(place, base, pids, label, kind, puts(place, base, pids, label, kind))
+        if "uploads" in (ARGS.part or ["uploads"]) and place == "disk":
             goal("rss_mb_less_index_1000_uploads", parallel_uploads(ours.pid), 200)
     finally:
         ours.terminate(), nginx.terminate(), ours.wait(), nginx.wait()
@@ -195,8 +250,10 @@ def parallel_uploads(pid):
     return held - index
 
 
-print(f"load average at start: {os.getloadavg()}; rounds {ROUNDS} of {SECONDS} s, medians", flush=True)
-for place, parent in (("tmpfs", "/dev/shm"), ("disk", os.environ.get("BENCH_DISK", "/var/tmp"))):
+model = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())[1]
+print(f"{os.cpu_count()} cores of {model}; load average at start: {os.getloadavg()}; rounds {ROUNDS} of {SECONDS} s, medians", flush=True)
+for place in ARGS.place or ("tmpfs", "disk"):
+    parent = "/dev/shm" if place == "tmpfs" else os.environ.get("BENCH_DISK", "/var/tmp")
     base = tempfile.mkdtemp(prefix="ferrite-bench-", dir=parent)
     try:
         measure(place, base)

@@ -28,6 +28,27 @@ const TEST: &[Need] = &[
     ("nutcracker", "nutcracker"),
     ("python3", "python3"),
     ("pip3", "python3-pip"),
+    ("ccache", "ccache"),
+    ("curl", "curl"),
+];
+/// Build tools that are tried with the build cache, and what brings the others (`services/build-cache/tests/clients-install.sh`).
+const CLIENTS: &[Need] = &[
+    ("ccache", "ccache"),
+    ("gradle", "gradle"),
+    ("bazel", "bazel-bootstrap"),
+    ("mvn", "maven"),
+    ("npm", "npm"),
+    ("curl", "curl"),
+    ("git", "git"),
+    ("python3", "python3"),
+];
+/// And that the bench of the build cache wants.
+const BENCH_BUILD_CACHE: &[Need] = &[
+    ("nginx", "libnginx-mod-http-dav-ext"),
+    ("wrk", "wrk"),
+    ("zstd", "zstd"),
+    ("curl", "curl"),
+    ("python3", "python3"),
 ];
 /// And that the bench of the cache proxy wants.
 const BENCH_CACHE_PROXY: &[Need] = &[
@@ -57,9 +78,15 @@ pub fn ensure_test() -> Result<()> {
     ensure_with(&[BUILD, TEST].concat())
 }
 
+/// The same for real build tools before the build cache.
+pub fn ensure_clients() -> Result<()> {
+    ensure_with(CLIENTS)
+}
+
 /// The same for the bench of a service.
 pub fn ensure_bench(service: &str) -> Result<()> {
     match service {
+        "build-cache" => ensure_with(BENCH_BUILD_CACHE),
         "cache-proxy" => ensure_with(&[BUILD, BENCH_CACHE_PROXY].concat()),
         _ => ensure_build(),
     }

@@ -1,8 +1,10 @@
 //! `test`: everything continuous integration runs by default.
 
+use std::process::{Command, Stdio};
+
 use anyhow::Result;
 
-use crate::stage::Report;
+use crate::stage::{Outcome, Report};
 use crate::workspace::{self, Profile};
 use crate::{sim, system};
 
@@ -25,7 +27,7 @@ const TXN_SEEDS: &str = "2000";
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
-    /// Real build tools against the build cache, those that are installed (npm's in $NPM_DIR, sccache in $SCCACHE).
+    /// Real build tools against the build cache, all of them: what Debian and the registries have is installed first, once.
     #[arg(long)]
     clients: bool,
     /// Arguments of `cargo test`; with any, only that runs.
@@ -34,18 +36,14 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<bool> {
-    match args.clients || !args.cargo.is_empty() {
-        true => system::ensure()?,
-        false => system::ensure_test()?,
+    if args.clients {
+        return clients();
+    }
+    match args.cargo.is_empty() {
+        true => system::ensure_test()?,
+        false => system::ensure()?,
     }
     let mut report = Report::new("test");
-    if args.clients {
-        report.command("build", &mut workspace::build(Profile::Dev, &["ferrite-build-cache"]));
-        let mut clients = std::process::Command::new(workspace::root().join("services/build-cache/tests/clients.sh"));
-        clients.arg(workspace::binary(Profile::Dev, "ferrite-build-cache"));
-        report.command("clients", clients.arg(workspace::target().join("clients")));
-        return Ok(report.finish());
-    }
     if !args.cargo.is_empty() {
         report.command("cargo test", workspace::cargo(&["test", "--locked"]).args(&args.cargo));
         return Ok(report.finish());
@@ -58,5 +56,32 @@ pub fn run(args: &Args) -> Result<bool> {
     report.stage("simulation of transactions", || {
         sim::stage(Profile::Dev, &["txn", "--seeds", TXN_SEEDS])
     });
+    Ok(report.finish())
+}
+
+/// Every build tool before the build cache.
+fn clients() -> Result<bool> {
+    system::ensure_clients()?;
+    let mut report = Report::new("test --clients");
+    let tests = workspace::root().join("services/build-cache/tests");
+    let (tools, work) = (workspace::cache().join("tools/clients"), workspace::target().join("clients"));
+    report.command("build", &mut workspace::build(Profile::Dev, &["ferrite-build-cache"]));
+    let mut found = String::new();
+    report.stage("build tools", || {
+        let got = Command::new(tests.join("clients-install.sh"))
+            .arg(tools)
+            .stderr(Stdio::inherit())
+            .output()?;
+        found = String::from_utf8(got.stdout)?;
+        Ok(if got.status.success() {
+            Outcome::Passed
+        } else {
+            Outcome::Failed
+        })
+    });
+    let mut clients = Command::new(tests.join("clients.sh"));
+    clients.arg(workspace::binary(Profile::Dev, "ferrite-build-cache")).arg(work);
+    clients.envs(found.lines().filter_map(|line| line.split_once('=')));
+    report.command("clients", &mut clients);
     Ok(report.finish())
 }

@@ -10,8 +10,9 @@ use rustix::io::{Errno, ReadWriteFlags};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::frames::{FRAME, Form, SMALL, Table, frame_len, frames_of, table_len, wrap_raw};
-use crate::hot::Frame;
+use crate::hot::{Frame, Kept};
 use crate::index::{Entry, Place};
+use crate::loan::{LOAN_MIN, Lender, Loan};
 use crate::segments::SegmentFile;
 use crate::store::Inner;
 use crate::{Error, metrics};
@@ -208,17 +209,10 @@ impl Blob {
 
     /// Content of frame `number`. `None`: the disk would have to be waited for.
     fn frame_content(&self, number: u64, wait: bool) -> Result<Option<Bytes>, Error> {
-        let hot = Frame {
-            key: self.entry.key,
-            check: self.entry.check,
-            len: self.entry.len,
-            number,
-        };
-        // A blob in doubt is read from the disk: that is what it is checked for.
-        let is_hot = self.is_popular && !self.entry.is_suspect();
-        if is_hot && let Some(content) = self.store.hot.get(&hot) {
+        if let Some(kept) = self.kept(number) {
             metrics::HOT_HITS.inc();
-            return Ok(Some(content));
+            let content = kept.read(frame_len(self.len(), number) as usize);
+            return content.map(Some).map_err(Error::io("read kept content"));
         }
         let Some((start, stop)) = self.frame(number, wait)? else {
             return Ok(None);
@@ -227,19 +221,57 @@ impl Blob {
             return Ok(None);
         };
         let content = Bytes::from(self.store.codec.decompress(&frame, frame_len(self.len(), number) as usize)?);
-        if is_hot {
-            self.store.hot.put(hot, &content);
+        if self.is_hot() {
+            self.store.hot.put(self.hot_frame(number), &content);
         }
         Ok(Some(content))
     }
 
+    fn hot_frame(&self, number: u64) -> Frame {
+        Frame {
+            key: self.entry.key,
+            check: self.entry.check,
+            len: self.entry.len,
+            number,
+        }
+    }
+
+    /// Worth memory. A blob in doubt is read from the disk: that is what it is checked for.
+    fn is_hot(&self) -> bool {
+        self.is_popular && !self.entry.is_suspect()
+    }
+
+    /// Content of frame `number`, if it is in memory.
+    fn kept(&self, number: u64) -> Option<Kept> {
+        self.is_hot().then(|| self.store.hot.get(&self.hot_frame(number))).flatten()
+    }
+
+    /// The file it lies in.
+    pub(crate) fn file(&self) -> io::Result<&File> {
+        match (&self.source, &self.file) {
+            (Source::Segment(segment, _), _) => segment.file(),
+            (Source::Leased(_), Some(file)) => Ok(file),
+            (Source::Leased(_), None) => unreachable!("a leased blob is opened or not handed out"),
+        }
+    }
+
+    /// Where in that file it starts.
+    fn base(&self) -> u64 {
+        match self.source {
+            Source::Segment(_, offset) => offset,
+            Source::Leased(_) => 0,
+        }
+    }
+
+    /// Drops the blob from the store: it is not what was written.
+    pub(crate) fn drop_damaged(&self) -> Result<(), Error> {
+        self.store.forget(&self.entry.key, self.entry.place(), "damage")
+    }
+
     /// Bytes `[start, end)` as they lie on disk.
     fn stored(&self, start: u64, end: u64, wait: bool) -> Result<Option<Vec<u8>>, Error> {
-        let (file, base) = match (&self.source, &self.file) {
-            (Source::Segment(segment, offset), _) => (segment.file().map_err(Error::io("open a segment"))?, *offset),
-            (Source::Leased(_), Some(file)) => (file, 0),
-            (Source::Leased(_), None) => unreachable!("a leased blob is opened or not handed out"),
-        };
+        let file = self.file().map_err(Error::io("open a segment"))?;
+        let base = self.base();
         let mut bytes = vec![0; (end - start) as usize];
         let read = if wait {
             Ok(false)
@@ -321,10 +353,65 @@ impl Cursor {
             (Encoding::Zstd, Form::Raw) => self.next_wrapped(wait),
         };
         if let Err(Error::Damaged) = step {
-            let Blob { store, entry, .. } = &*self.blob;
-            store.forget(&entry.key, entry.place(), "damage")?;
+            self.blob.drop_damaged()?;
         }
         step
+    }
+
+    /// What [`Cursor::next`] would give, and more of it, where it can be sent as it lies in a file: then it need not be read.
+    /// `None`: it cannot, or the disk would have to be waited for.
+    pub fn lend(&mut self) -> Result<Option<Loan>, Error> {
+        if self.is_empty_due || self.end.saturating_sub(self.at) < LOAN_MIN {
+            return Ok(None);
+        }
+        let loan = match (self.encoding, self.blob.form()) {
+            (Encoding::Identity, Form::Raw) => self.lend_stored(self.at, self.end),
+            (Encoding::Identity, Form::Zstd) => self.lend_kept(),
+            (Encoding::Zstd, Form::Zstd) => self.lend_frames(),
+            (Encoding::Zstd, Form::Raw) => Ok(None),
+        };
+        let loan = loan.map_err(Error::io("lend a blob"))?;
+        let len = loan.as_ref().map_or(0, |loan| loan.left() as u64);
+        match &mut self.stored_at {
+            Some(at) => *at += len,
+            None => self.at += len,
+        }
+        Ok(loan)
+    }
+
+    fn lend_stored(&self, start: u64, end: u64) -> io::Result<Option<Loan>> {
+        Loan::new(&self.blob, Lender::Stored, self.blob.base() + start, end - start)
+    }
+
+    fn lend_kept(&self) -> io::Result<Option<Loan>> {
+        let number = self.at / FRAME as u64;
+        let first = number * FRAME as u64;
+        let end = self.end.min(first + frame_len(self.blob.len(), number));
+        match self.blob.kept(number) {
+            Some(Kept::File(file)) => {
+                metrics::HOT_HITS.inc();
+                Loan::new(&self.blob, Lender::Kept(file), self.at - first, end - self.at)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Frames up to the last one, without the table behind them.
+    fn lend_frames(&mut self) -> io::Result<Option<Loan>> {
+        let end = self.blob.frames_end();
+        let start = match self.stored_at {
+            None if self.at == 0 => 0,
+            None => return Ok(None),
+            Some(start) => start,
+        };
+        if end - start < LOAN_MIN {
+            return Ok(None);
+        }
+        let loan = self.lend_stored(start, end)?;
+        if loan.is_some() {
+            self.stored_at = Some(start);
+        }
+        Ok(loan)
     }
 
     fn next_content(&mut self, wait: bool) -> Result<Step, Error> {

@@ -138,8 +138,10 @@ pub fn journals() -> Vec<Vec<u8>> {
 }
 
 /// Gives `target` the corpus and then `count` inputs made from it by changes that `seed` chooses. An input that shows a fault is told
-/// in hexadecimal digits before the panic goes on.
+/// in hexadecimal digits before the panic goes on. `FERRITE_FUZZ` multiplies the count, and changes what is made.
 pub fn run(seed: u64, count: usize, corpus: &[Vec<u8>], target: fn(&[u8])) {
+    let times = std::env::var("FERRITE_FUZZ").map_or(1, |text| text.parse().expect("FERRITE_FUZZ is a number"));
+    let (seed, count) = (seed + 1_000 * (times as u64 - 1), count * times);
     let mut random = Random(seed);
     corpus.iter().for_each(|input| told(input, target));
     for _ in 0..count {

@@ -22,6 +22,7 @@ mod hot;
 mod index;
 mod journal;
 mod key;
+mod loan;
 mod metrics;
 mod segments;
 mod store;
@@ -36,6 +37,7 @@ pub use frames::{FRAME, Form, SMALL, Table, frame_len, frames_of, table_len, wra
 pub use index::{Entry, Index, Place};
 pub use journal::{Record, replay};
 pub use key::{Content, Key};
+pub use loan::{LOAN_MAX, Loan};
 pub use store::{Presence, SpaceId, Stats, Store};
 pub use upload::Upload;
 pub use verify::Report;

@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use tokio::task::JoinHandle;
 
 use crate::metrics::Meter;
+use crate::wire::Loans;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -26,6 +27,8 @@ pub struct BlobBody {
     /// `u64::MAX` where the length is not known before.
     left: u64,
     meter: Arc<Meter>,
+    /// Where parts may be lent to, rather than read.
+    loans: Option<Loans>,
 }
 
 enum Source {
@@ -44,12 +47,13 @@ impl Body {
         Body::Full(Some(text.into()))
     }
 
-    /// What `cursor` gives, which is `len` bytes.
-    pub fn blob(cursor: Cursor, len: u64, meter: Arc<Meter>) -> Body {
+    /// What `cursor` gives, which is `len` bytes; by way of `loans` as far as that can be.
+    pub fn blob(cursor: Cursor, len: u64, meter: Arc<Meter>, loans: Option<Loans>) -> Body {
         Body::Blob(BlobBody {
             source: Source::Idle(Box::new(cursor)),
             left: len,
             meter,
+            loans,
         })
     }
 }
@@ -89,7 +93,7 @@ impl BlobBody {
             let step = match std::mem::replace(&mut self.source, Source::Gone) {
                 Source::Gone => return Poll::Ready(None),
                 Source::Idle(mut cursor) => {
-                    let step = cursor.next(false);
+                    let step = self.step(&mut cursor);
                     if let Ok(Step::Wait) = step {
                         self.source = Source::Waiting(tokio::task::spawn_blocking(move || {
                             let step = cursor.next(true);
@@ -112,6 +116,17 @@ impl BlobBody {
             };
             return Poll::Ready(self.take(step));
         }
+    }
+
+    /// The next part, without waiting for the disk.
+    fn step(&self, cursor: &mut Cursor) -> Result<Step, blob_store::Error> {
+        if let Some(loans) = &self.loans
+            && let Some(loan) = cursor.lend()?
+        {
+            let is_last = loan.left() as u64 >= self.left;
+            return Ok(Step::Data(loans.lend(loan, is_last)));
+        }
+        cursor.next(false)
     }
 
     fn take(&mut self, step: Result<Step, blob_store::Error>) -> Option<Result<Bytes, BoxError>> {
@@ -148,6 +163,7 @@ pub fn stream(
         source: Source::Idle(Box::new(cursor)),
         left: len.unwrap_or(u64::MAX),
         meter,
+        loans: None,
     };
     futures::stream::poll_fn(move |cx| Poll::Ready(ready!(body.poll(cx))))
 }

@@ -192,6 +192,8 @@ async fn stop_asked() -> anyhow::Result<()> {
 }
 
 fn verify(config: &Config) -> anyhow::Result<ExitCode> {
+    let dir = &config.store.data_dir;
+    anyhow::ensure!(dir.join("journal").is_dir(), "no cache lies in {}", dir.display());
     let store = blob_store::Store::open(config.store.to_store(config.server.memory_max)).context("open the store")?;
     let report = store.verify().context("verify")?;
     let stored = store.stats();

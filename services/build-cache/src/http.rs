@@ -288,7 +288,7 @@ fn send<B>(blob: Arc<Blob>, call: &Call<'_, B>) -> Response<Body> {
     };
     response.headers_mut().insert(header::CONTENT_LENGTH, len.into());
     if call.request.method() == Method::GET {
-        *response.body_mut() = Body::blob(cursor, len, call.meter.clone());
+        *response.body_mut() = Body::blob(cursor, len, call.meter.clone(), call.request.extensions().get().cloned());
     }
     response
 }

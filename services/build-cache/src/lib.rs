@@ -23,6 +23,7 @@ pub mod reapi;
 pub mod serve;
 pub mod status;
 pub mod tier;
+pub mod wire;
 
 /// Messages and services of the wire, made from `proto/`.
 pub mod proto {

@@ -47,6 +47,13 @@ pub static BLOCKING: LazyLock<IntGauge> = LazyLock::new(|| {
 /// Connections that are open.
 pub static CONNECTIONS: LazyLock<IntGauge> =
     LazyLock::new(|| base::metrics::gauge("ferrite_build_cache_connections", "Connections that are open."));
+/// Bytes that went from files to sockets by themselves.
+pub static LENT_BYTES: LazyLock<IntCounter> = LazyLock::new(|| {
+    base::metrics::counter(
+        "ferrite_build_cache_sendfile_bytes_total",
+        "Bytes of blobs that the system sent from their files, without this process reading them.",
+    )
+});
 /// What tiers were asked and sent.
 pub static TIER_REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     base::metrics::counters(

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use ::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use anyhow::Context as _;
 use base::MonoTime;
 use blob_store::{Key, Store};
@@ -35,6 +35,7 @@ use crate::metrics::{self, Meters};
 use crate::reapi::Reapi;
 use crate::status::Pages;
 use crate::tier::Tiers;
+use crate::wire::{Loans, Wire};
 
 /// Headers of one request, all together; clients send a few hundred bytes.
 const HEADERS_MAX: usize = 16 << 10;
@@ -78,15 +79,18 @@ impl Server {
     /// Opens the store and listens. Call it on the runtime.
     pub async fn start(config: &Config) -> anyhow::Result<Server> {
         let tls = tls(&config.tls)?;
-        let store = Store::open(config.store.to_store(config.server.memory_max)).context("open the store")?;
+        // What fails often comes before the store: one that is left open is checked all over at the next start.
         let listener = TcpListener::bind(&config.server.addr)
             .await
             .with_context(|| format!("listen on {}", config.server.addr))?;
+        let store = Store::open(config.store.to_store(config.server.memory_max)).context("open the store")?;
         let address = listener.local_addr().context("read the address")?;
         let meters = Arc::new(Meters::default());
         let stop = CancellationToken::new();
         let tiers_stop = CancellationToken::new();
-        let tiers = Tiers::start(config, &store, &tiers_stop)?;
+        let tiers = Tiers::start(config, &store, &tiers_stop).inspect_err(|_| {
+            let _tells_less = store.close();
+        })?;
         let cache = Cache::new(store.clone(), tiers.clone(), config);
         let app = Arc::new(App {
             access: Access::new(config),
@@ -210,19 +214,26 @@ struct Connection {
 
 impl Connection {
     async fn secure(self, io: TcpStream, tls: Option<TlsAcceptor>) {
-        let Some(tls) = tls else { return self.serve(io, None).await };
+        let Some(tls) = tls else {
+            let io = Wire::new(io);
+            let loans = io.loans();
+            return self.serve(io, None, Some(loans)).await;
+        };
         match tokio::time::timeout(self.idle, tls.accept(io)).await {
             Ok(Ok(io)) => {
                 let certificates = io.get_ref().1.peer_certificates();
                 let certificate = certificates.and_then(<[_]>::first).map(|first| Key::sha256(first));
-                self.serve(io, certificate).await;
+                self.serve(io, certificate, None).await;
             }
             Ok(Err(error)) => tracing::debug!(peer = %self.peer, %error, "handshake"),
             Err(_) => tracing::debug!(peer = %self.peer, "handshake too slow"),
         }
     }
 
-    async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self, io: I, certificate: Option<Key>) {
+    async fn serve<I>(self, io: I, certificate: Option<Key>, loans: Option<Loans>)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let mut builder = Builder::new(TokioExecutor::new());
         builder
             .http1()
@@ -239,8 +250,12 @@ impl Connection {
             .keep_alive_interval(KEEPALIVE)
             .keep_alive_timeout(KEEPALIVE);
         let (app, peer) = (self.app, self.peer);
-        let service = service_fn(move |request| {
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let app = app.clone();
+            // HTTP/2 has frames of its own around every part of a body.
+            if let Some(loans) = loans.clone().filter(|_| request.version() <= Version::HTTP_11) {
+                request.extensions_mut().insert(loans);
+            }
             async move { Ok::<_, Infallible>(app.answer(request, peer, certificate).await) }
         });
         let connection = builder.serve_connection(TokioIo::new(io), service);

@@ -1,6 +1,12 @@
 //! The binary as a process, spoken to as clients speak: every protocol, refusals, and what a kill leaves.
 
+#[path = "server/cli.rs"]
+mod cli;
+#[path = "server/clients.rs"]
+mod clients;
 mod common;
+#[path = "server/lent.rs"]
+mod lent;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -363,19 +369,27 @@ async fn an_upload_that_broke_off_goes_on_where_it_stopped() {
     }
 }
 
-/// Kills the process in the middle of uploads and reads, again and again; then every byte is read. `FERRITE_KILLS` sets how often.
 #[test]
 fn killed_it_serves_no_wrong_byte_and_keeps_what_it_acknowledged() {
-    let kills: u64 = std::env::var("FERRITE_KILLS")
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(8);
+    kill_often("always", 8);
+}
+
+/// A kill takes nothing from the system, which has what was acknowledged.
+#[test]
+fn killed_without_syncs_it_keeps_as_much() {
+    kill_often("never", 4);
+}
+
+/// Kills the process in the middle of uploads and reads, again and again; then every byte is read. `FERRITE_KILLS` sets how often.
+fn kill_often(sync: &str, kills: u64) {
+    let kills = std::env::var("FERRITE_KILLS").map_or(kills, |text| text.parse().expect("a number"));
+    let args = ["--sync", sync, "--size-max", "8GiB"];
     let dir = tempfile::tempdir().expect("a folder");
     let mut acknowledged: Vec<(u64, usize)> = Vec::new();
     let mut rng = SmallRng::seed_from_u64(11);
     let mut reads = 0;
     for round in 0..kills {
-        let mut server = start(dir.path(), &["--sync", "always", "--size-max", "8GiB"]);
+        let mut server = start(dir.path(), &args);
         let uploads = rng.random_range(1..40);
         let workers: Vec<_> = (0..3u64)
             .map(|worker| {
@@ -395,7 +409,7 @@ fn killed_it_serves_no_wrong_byte_and_keeps_what_it_acknowledged() {
             reads += read;
         }
     }
-    let server = start(dir.path(), &["--sync", "always", "--size-max", "8GiB"]);
+    let server = start(dir.path(), &args);
     for (seed, len) in &acknowledged {
         let body = noise(*seed, *len);
         let (status, _, got) = server.call("GET", &format!("/cas/{}", Key::sha256(&body)), &[], b"");
@@ -414,7 +428,7 @@ fn killed_it_serves_no_wrong_byte_and_keeps_what_it_acknowledged() {
         .expect("runs");
     let text = String::from_utf8_lossy(&verify.stdout).into_owned();
     println!(
-        "{kills} kills, {} blobs acknowledged, {reads} read meanwhile; {text}",
+        "--sync {sync}: {kills} kills, {} blobs acknowledged, {reads} read meanwhile; {text}",
         acknowledged.len()
     );
     assert!(text.contains("damaged 0, missing 0, leftover 0"), "{text}");
