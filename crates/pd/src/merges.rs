@@ -10,7 +10,7 @@ use std::time::Duration;
 use base::{MonoTime, RegionId, StoreId};
 use proto::metapb::{Peer, Region};
 
-use crate::operator::{Operator, Plan, Wanted};
+use crate::operator::{Operator, Plan};
 use crate::regions::{Directory, Lookup, RegionInfo};
 
 /// A region is small up to so many bytes and keys.
@@ -30,16 +30,6 @@ pub enum Step {
     /// A peer must move first: both need the same stores.
     Move(Plan),
     Merge(Operator),
-}
-
-impl Step {
-    /// What its leader is told, if nothing has to move before.
-    pub fn operator(self) -> Option<Operator> {
-        match self {
-            Step::Merge(operator) => Some(operator),
-            Step::Move(_) => None,
-        }
-    }
 }
 
 /// See the module.
@@ -65,13 +55,14 @@ impl Merges {
         }
     }
 
-    /// What a region's leader should do next for the region to go into a neighbour, if it should.
+    /// What a region's leader should do next for the region to go into a neighbour, if it should. `fits` tells whether a region is as
+    /// rules want it, and these are the rules of the region that is to go.
     pub fn step(
         &mut self,
         now: MonoTime,
         info: &RegionInfo,
         regions: &Directory,
-        wanted: Wanted,
+        fits: impl Fn(&RegionInfo) -> bool,
         after: Duration,
     ) -> Option<Step> {
         self.under_way.retain(|_, (_, until)| *until > now);
@@ -80,7 +71,7 @@ impl Merges {
                 .get(&info.id())
                 .is_some_and(|(_, since)| now.since(*since) >= after)
         };
-        if after.is_zero() || !is_small(info) || !is_steady(info, wanted) || !is_old(info) {
+        if after.is_zero() || !is_small(info) || !is_steady(info) || !is_old(info) || !fits(info) {
             return None;
         }
         if self.under_way.len() >= AT_ONCE && !self.under_way.contains_key(&info.id()) {
@@ -93,7 +84,7 @@ impl Merges {
         let next = (!behind.is_empty())
             .then(|| regions.get(&Lookup::Key(behind.clone())))
             .flatten();
-        let fits = |other: &&std::sync::Arc<RegionInfo>| {
+        let may_take = |other: &&std::sync::Arc<RegionInfo>| {
             let whole = (
                 info.approximate_bytes + other.approximate_bytes,
                 info.approximate_keys + other.approximate_keys,
@@ -107,7 +98,8 @@ impl Merges {
             is_known
                 && is_free
                 && is_old(other)
-                && is_steady(other, wanted)
+                && is_steady(other)
+                && fits(other)
                 && whole.0 <= WHOLE_BYTES_MAX
                 && whole.1 <= WHOLE_KEYS_MAX
         };
@@ -118,7 +110,7 @@ impl Merges {
             .into_iter()
             .chain(next)
             .filter(|other| other.id() != info.id())
-            .filter(fits)
+            .filter(may_take)
             .min_by_key(|other| (other.approximate_bytes, other.id()))?;
         if let Some(plan) = towards(&info.region, &target.region) {
             return Some(Step::Move(plan));
@@ -133,8 +125,8 @@ fn is_small(info: &RegionInfo) -> bool {
     info.approximate_bytes > 0 && info.approximate_bytes <= BYTES_MAX && info.approximate_keys <= KEYS_MAX
 }
 
-fn is_steady(info: &RegionInfo, wanted: Wanted) -> bool {
-    wanted.is_met_by(info) && info.term > 0 && info.down_peers.is_empty() && info.pending_peers.is_empty()
+fn is_steady(info: &RegionInfo) -> bool {
+    info.term > 0 && info.down_peers.is_empty() && info.pending_peers.is_empty()
 }
 
 /// The peer of `source` that has to move for it to lie where `target` does.
@@ -155,7 +147,6 @@ mod tests {
     use proto::metapb::RegionEpoch;
 
     const HOUR: Duration = Duration::from_secs(3600);
-    const WANTED: Wanted = Wanted { peers: 3, balance: true };
 
     fn info(id: u64, start: &str, end: &str, mib: u64, stores: [u64; 3]) -> RegionInfo {
         let peers: Vec<Peer> = stores
@@ -200,7 +191,7 @@ mod tests {
         /// Where region `id` is told to go, after so long.
         fn step(&mut self, after: Duration, id: u64) -> Option<Step> {
             let info = self.0.get(&Lookup::Id(RegionId(id))).expect("known").clone();
-            self.1.step(MonoTime(0) + after, &info, &self.0, WANTED, HOUR)
+            self.1.step(MonoTime(0) + after, &info, &self.0, |_| true, HOUR)
         }
 
         fn target(&mut self, after: Duration, id: u64) -> Option<u64> {
