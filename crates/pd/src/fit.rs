@@ -190,17 +190,33 @@ impl<'a> Fit<'a> {
         others.map(levels).min().unwrap_or_else(|| levels_of(store, rule))
     }
 
-    /// Stores without a peer of the region on which `rule` allows one now.
-    pub fn free_stores(&self, rule: &'a Rule) -> impl Iterator<Item = &'a Candidate> + '_ {
+    /// Stores without a peer of the region that `rule` allows, and that take peers at some time.
+    fn open_stores(&self, rule: &'a Rule) -> impl Iterator<Item = &'a Candidate> + '_ {
         let holds = |store: &Candidate| self.peers().iter().any(|peer| peer.store_id == store.store.0);
         let stores = self.fleet.all().iter();
-        stores.filter(move |store| store.takes_peers() && !holds(store) && rule.allows(&store.labels))
+        stores.filter(move |store| store.is_open() && !holds(store) && rule.allows(&store.labels))
     }
 
-    /// The best store for a further peer of `rule`, beside the peers in `others`.
+    /// Those of them that take peers now.
+    pub fn free_stores(&self, rule: &'a Rule) -> impl Iterator<Item = &'a Candidate> + '_ {
+        self.open_stores(rule).filter(|store| store.takes_peers())
+    }
+
+    /// The best store for a further peer of `rule`, beside the peers in `others`. None if it is to be waited for: a peer that went elsewhere
+    /// meanwhile would have to move again.
     pub fn best_target(&self, rule: &'a Rule, others: Mask) -> Option<&'a Candidate> {
-        let worth = |store: &&Candidate| (std::cmp::Reverse(self.apart(store, others, rule)), store.weight, store.store);
-        self.free_stores(rule).min_by_key(worth)
+        let (mut furthest, mut best): (usize, Option<&Candidate>) = (0, None);
+        for store in self.open_stores(rule) {
+            let apart = self.apart(store, others, rule);
+            if apart > furthest {
+                (furthest, best) = (apart, None);
+            }
+            let is_better = best.is_none_or(|best| (store.weight, store.store) < (best.weight, best.store));
+            if apart == furthest && store.takes_peers() && is_better {
+                best = Some(store);
+            }
+        }
+        best
     }
 }
 
