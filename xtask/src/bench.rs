@@ -68,7 +68,16 @@ fn clients(mut report: Report, arguments: &[String]) -> Result<bool> {
 
 /// The placement driver alone, over a world of stores: an example of its crate, so that nothing else has to be built.
 fn placement(arguments: &[String]) -> Result<Outcome> {
-    let mut command = workspace::cargo(&["run", "--locked", "--release", "-p", "ferrite-pd", "--example", "placement", "--"]);
+    let mut command = workspace::cargo(&[
+        "run",
+        "--locked",
+        "--release",
+        "-p",
+        "ferrite-pd",
+        "--example",
+        "placement",
+        "--",
+    ]);
     stage::run(command.args(arguments))
 }
 

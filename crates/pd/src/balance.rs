@@ -30,7 +30,11 @@ pub fn balance_leader(fit: &Fit<'_>) -> Option<Plan> {
 /// A peer for a store with less; the fuller store's peer goes when the new one has come.
 pub fn balance_region(fit: &Fit<'_>) -> Option<Plan> {
     let size = weight(fit);
-    let fullest = fit.served().filter_map(|(_, peer, _)| fit.store_of(peer)).map(|store| store.weight).max()?;
+    let fullest = fit
+        .served()
+        .filter_map(|(_, peer, _)| fit.store_of(peer))
+        .map(|store| store.weight)
+        .max()?;
     // For most regions this is all there is to look at.
     if !is_worth_moving(fullest, fit.fleet.least_weight(), size) {
         return None;

@@ -48,7 +48,11 @@ pub fn check(fit: &Fit<'_>) -> Verdict {
 
 /// Learners that are to vote, once they can, and those of which nothing will come.
 fn check_learners(fit: &Fit<'_>) -> Verdict {
-    let learners = fit.peers().iter().enumerate().filter(|(_, peer)| peer.role() == PeerRole::Learner);
+    let learners = fit
+        .peers()
+        .iter()
+        .enumerate()
+        .filter(|(_, peer)| peer.role() == PeerRole::Learner);
     for (at, learner) in learners {
         let may_vote = |store: &Candidate| fit.rules.iter().any(|rule| rule.votes() && rule.allows(&store.labels));
         let becomes_voter = match fit.rule_at(at) {
@@ -142,7 +146,13 @@ fn spread(fit: &Fit<'_>) -> Verdict {
         }
         if let Some(to) = fit.best_target(rule, others).filter(|to| fit.apart(to, others, rule) > here) {
             let instead_of = Some(StoreId(peer.store_id));
-            return Verdict::Do(Plan::AddLearner { to: to.store, instead_of }, Why::Spread);
+            return Verdict::Do(
+                Plan::AddLearner {
+                    to: to.store,
+                    instead_of,
+                },
+                Why::Spread,
+            );
         }
     }
     Verdict::Fine

@@ -178,7 +178,9 @@ impl<'a> Fit<'a> {
     /// All peers that serve `rule`, but the one at `without`.
     pub fn others_of(&self, rule: &Rule, without: Option<usize>) -> Mask {
         let same = |at: &usize| Some(*at) != without && self.rule_at(*at).is_some_and(|other| std::ptr::eq(other, rule));
-        (0..self.peers().len().min(PEERS_MAX)).filter(same).fold(0, |mask, at| mask | 1 << at)
+        (0..self.peers().len().min(PEERS_MAX))
+            .filter(same)
+            .fold(0, |mask, at| mask | 1 << at)
     }
 
     /// How far apart `store` stands from the peers in `others`: the more, the fewer of them a failed unit takes along. For each peer the
@@ -232,7 +234,9 @@ fn levels_apart(store: &Candidate, other: &Candidate, rule: &Rule) -> usize {
     let same = match rule.location_labels.as_slice() {
         [] => store.location.iter().zip(&other.location).take_while(|(a, b)| a == b).count(),
         own => {
-            let units = own.iter().map(|key| (location_unit(&store.labels, key), location_unit(&other.labels, key)));
+            let units = own
+                .iter()
+                .map(|key| (location_unit(&store.labels, key), location_unit(&other.labels, key)));
             units.take_while(|(a, b)| a.is_some() && a == b).count()
         }
     };

@@ -172,7 +172,12 @@ impl Hot {
 
     /// Forgets what was not heard of for long, and moves that did not come about.
     pub fn tidy(&mut self, now: MonoTime) {
-        let old: Vec<RegionId> = self.regions.iter().filter(|(_, heat)| now.since(heat.at) > FORGET).map(|(id, _)| *id).collect();
+        let old: Vec<RegionId> = self
+            .regions
+            .iter()
+            .filter(|(_, heat)| now.since(heat.at) > FORGET)
+            .map(|(id, _)| *id)
+            .collect();
         for id in old {
             let heat = self.regions.remove(&id).expect("it was just seen");
             self.count(&heat, false);
@@ -218,7 +223,11 @@ impl Hot {
     /// Whether a store has clearly more to do than stores have on average.
     fn is_loaded(&self, fit: &Fit<'_>, load: u64, of_leader: bool) -> bool {
         let open = fit.fleet.all().iter().filter(|store| store.is_open()).count() as u64;
-        let total: u64 = self.stores.values().map(|heat| if of_leader { heat.as_leader() } else { heat.as_peer() }).sum();
+        let total: u64 = self
+            .stores
+            .values()
+            .map(|heat| if of_leader { heat.as_leader() } else { heat.as_peer() })
+            .sum();
         load.saturating_mul(5).saturating_mul(open) > total.saturating_mul(6)
     }
 
@@ -231,7 +240,9 @@ impl Hot {
             return None;
         }
         let rates = heat.rates;
-        let (plan, ordered) = self.move_leader(now, fit, rates).or_else(|| self.move_peer(now, fit, rates))?;
+        let (plan, ordered) = self
+            .move_leader(now, fit, rates)
+            .or_else(|| self.move_peer(now, fit, rates))?;
         let why = if ordered.of_leader { Why::HotLeader } else { Why::HotPeer };
         self.ordered.insert(id, ordered);
         self.regions.get_mut(&id)?.moved = Some(now);
@@ -243,7 +254,9 @@ impl Hot {
         let busy = self.load(from, true);
         let (peer, to) = next_leader(fit)?;
         let others = fit.peers().iter().enumerate().filter(|(at, other)| {
-            let able = fit.store_of(other).is_some_and(|store| store.may_lead() && store.grants == to.grants);
+            let able = fit
+                .store_of(other)
+                .is_some_and(|store| store.may_lead() && store.grants == to.grants);
             able && !fit.is_leader(other) && fit.may_lead(*at) && fit.has_caught_up(other)
         });
         let (idle, to) = others
@@ -262,7 +275,9 @@ impl Hot {
     }
 
     fn move_peer(&self, now: MonoTime, fit: &Fit<'_>, rates: Rates) -> Option<(Plan, Ordered)> {
-        let served = fit.served().map(|(at, peer, rule)| (self.load(StoreId(peer.store_id), false), at, peer, rule));
+        let served = fit
+            .served()
+            .map(|(at, peer, rule)| (self.load(StoreId(peer.store_id), false), at, peer, rule));
         let (busy, at, peer, rule) = served.max_by_key(|(load, at, ..)| (*load, *at))?;
         // Reads go with the leader; a peer that does not lead only writes.
         let load = rates.write_load() + if fit.is_leader(peer) { rates.read_load() } else { 0 };

@@ -14,9 +14,9 @@ use proto::ferrite_pd::command::Kind as Command;
 use proto::metapb::{Store, StoreState};
 use proto::pdpb::StoreStats;
 
-use crate::log::{LogEvent, Proposal, ProposalId};
 use crate::fleet::Fleet;
 use crate::hot::Hot;
+use crate::log::{LogEvent, Proposal, ProposalId};
 use crate::merges::{self, Merges};
 use crate::operator::{Operator, Operators};
 use crate::planted::{self, Bug};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use base::{MonoTime, RegionId, StoreId};
 use proto::metapb::{Peer, Region};
 
-use crate::operator::{Operator, Plan};
+use crate::operator::Operator;
 use crate::regions::{Directory, Lookup, RegionInfo};
 
 /// A region is small up to so many bytes and keys.
@@ -27,8 +27,11 @@ const AT_ONCE: usize = 8;
 /// What is to be done for a region to go into its neighbour.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// A peer must move first: both need the same stores.
-    Move(Plan),
+    /// A peer must move first, from one of these stores to one of those: both need the same stores.
+    Move {
+        from: Vec<StoreId>,
+        to: Vec<StoreId>,
+    },
     Merge(Operator),
 }
 
@@ -112,8 +115,9 @@ impl Merges {
             .filter(|other| other.id() != info.id())
             .filter(may_take)
             .min_by_key(|other| (other.approximate_bytes, other.id()))?;
-        if let Some(plan) = towards(&info.region, &target.region) {
-            return Some(Step::Move(plan));
+        let (from, to) = (lacking(&info.region, &target.region), lacking(&target.region, &info.region));
+        if !from.is_empty() || !to.is_empty() {
+            return Some(Step::Move { from, to });
         }
         self.under_way.insert(info.id(), (target.id(), now + PATIENCE));
         Some(Step::Merge(Operator::Merge(target.region.clone())))
@@ -129,16 +133,10 @@ fn is_steady(info: &RegionInfo) -> bool {
     info.term > 0 && info.down_peers.is_empty() && info.pending_peers.is_empty()
 }
 
-/// The peer of `source` that has to move for it to lie where `target` does.
-fn towards(source: &Region, target: &Region) -> Option<Plan> {
-    let holds = |region: &Region, store: u64| region.peers.iter().any(|peer| peer.store_id == store);
-    let lacks = |peer: &&Peer| !holds(source, peer.store_id);
-    let has_more = |peer: &&Peer| !holds(target, peer.store_id);
-    let to = target.peers.iter().find(lacks)?.store_id;
-    Some(Plan::AddLearner {
-        to: StoreId(to),
-        instead_of: source.peers.iter().find(has_more).map(|peer| StoreId(peer.store_id)),
-    })
+/// Stores that hold `one` and not `other`.
+fn lacking(one: &Region, other: &Region) -> Vec<StoreId> {
+    let lacks = |peer: &&Peer| other.peers.iter().all(|held| held.store_id != peer.store_id);
+    one.peers.iter().filter(lacks).map(|peer| StoreId(peer.store_id)).collect()
 }
 
 #[cfg(test)]
@@ -252,7 +250,7 @@ mod tests {
     #[test]
     fn a_region_moves_to_where_its_neighbour_lies() {
         let mut cluster = Cluster::new(&[info(1, "", "c", 1, [1, 2, 4]), info(2, "c", "", 30, [1, 2, 3])]);
-        let (to, instead_of) = (StoreId(3), Some(StoreId(4)));
-        assert_eq!(cluster.step(HOUR, 1), Some(Step::Move(Plan::AddLearner { to, instead_of })));
+        let (from, to) = (vec![StoreId(4)], vec![StoreId(3)]);
+        assert_eq!(cluster.step(HOUR, 1), Some(Step::Move { from, to }));
     }
 }

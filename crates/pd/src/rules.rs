@@ -74,10 +74,7 @@ pub struct RuleSet {
 impl RuleSet {
     /// Makes the set of a cluster whose regions have `peers` where no rule says otherwise. Errors if some region could not be led, or
     /// would have too many peers.
-    pub fn compile<'a>(
-        rules: impl Iterator<Item = &'a record::PlacementRule> + Clone,
-        peers: u32,
-    ) -> Result<RuleSet, Error> {
+    pub fn compile<'a>(rules: impl Iterator<Item = &'a record::PlacementRule> + Clone, peers: u32) -> Result<RuleSet, Error> {
         let ends = rules.clone().map(|rule| &rule.end_key).filter(|end| !end.is_empty());
         let borders: BTreeSet<Bytes> = rules.clone().map(|rule| &rule.start_key).chain(ends).cloned().collect();
         let first = std::iter::once(Bytes::new());
@@ -96,7 +93,10 @@ impl RuleSet {
     /// The rules of the segment that holds a region key.
     pub fn at(&self, key: &[u8]) -> &Arc<[Rule]> {
         let mut before = self.segments.range::<[u8], _>((Bound::Unbounded, Bound::Included(key)));
-        before.next_back().map(|(_, rules)| rules).expect("the first segment begins with the empty key")
+        before
+            .next_back()
+            .map(|(_, rules)| rules)
+            .expect("the first segment begins with the empty key")
     }
 
     /// Where segments meet inside a range, ascending.
@@ -162,12 +162,18 @@ pub fn default_rule(peers: u32) -> record::PlacementRule {
 
 fn check_segment(rules: &[Rule]) -> Result<(), Error> {
     let peers: usize = rules.iter().map(|rule| rule.count).sum();
-    let leaders: usize = rules.iter().filter(|rule| rule.role == Role::Leader).map(|rule| rule.count).sum();
+    let leaders: usize = rules
+        .iter()
+        .filter(|rule| rule.role == Role::Leader)
+        .map(|rule| rule.count)
+        .sum();
     let may_lead = rules.iter().any(|rule| matches!(rule.role, Role::Leader | Role::Voter));
     let names: Vec<String> = rules.iter().map(Rule::name).collect();
     let names = names.join(" and ");
     if peers > PEERS_MAX {
-        return Err(invalid_reason(format!("{names} want {peers} peers of a region: at most {PEERS_MAX}")));
+        return Err(invalid_reason(format!(
+            "{names} want {peers} peers of a region: at most {PEERS_MAX}"
+        )));
     }
     if leaders > 1 {
         return Err(invalid_reason(format!("{names} want {leaders} leaders of a region")));
@@ -219,14 +225,21 @@ mod tests {
     }
 
     fn names(set: &RuleSet, key: &str) -> Vec<String> {
-        set.at(key.as_bytes()).iter().map(|rule| format!("{}:{}", rule.name(), rule.count)).collect()
+        set.at(key.as_bytes())
+            .iter()
+            .map(|rule| format!("{}:{}", rule.name(), rule.count))
+            .collect()
     }
 
     #[test]
     fn segments_have_the_rules_that_cover_them() {
         let mut late = rule("a/late", ["d", "f"], Role::Voter, 1);
         (late.overrides, late.index) = (true, 1);
-        let rules = [rule("a/five", ["b", "k"], Role::Voter, 5), late, rule("x/copy", ["", "c"], Role::Learner, 1)];
+        let rules = [
+            rule("a/five", ["b", "k"], Role::Voter, 5),
+            late,
+            rule("x/copy", ["", "c"], Role::Learner, 1),
+        ];
         let set = RuleSet::compile(rules.iter(), 3).expect("good rules");
         for (key, wanted) in [
             ("", vec!["pd/default:3", "x/copy:1"]),
@@ -239,11 +252,14 @@ mod tests {
         ] {
             assert_eq!(names(&set, key), wanted, "{key}");
         }
-        let borders = |start: &'static str, end: &'static str| -> Vec<Bytes> {
-            set.borders(&start.into(), &end.into()).cloned().collect()
-        };
+        let borders =
+            |start: &'static str, end: &'static str| -> Vec<Bytes> { set.borders(&start.into(), &end.into()).cloned().collect() };
         assert_eq!(borders("", ""), ["b", "c", "d", "f", "k"]);
-        assert_eq!(borders("b", "d"), ["c"], "what a region begins or ends with does not divide it");
+        assert_eq!(
+            borders("b", "d"),
+            ["c"],
+            "what a region begins or ends with does not divide it"
+        );
     }
 
     #[test]
@@ -277,15 +293,25 @@ mod tests {
             (Op::NotExists, &[], false, true),
         ] {
             let rule = with(op, values);
-            assert_eq!((rule.allows(&in_z1), rule.allows(&nowhere)), (in_zone, without), "{op:?} {values:?}");
+            assert_eq!(
+                (rule.allows(&in_z1), rule.allows(&nowhere)),
+                (in_zone, without),
+                "{op:?} {values:?}"
+            );
         }
     }
 
     #[test]
     fn rules_that_cannot_hold_are_refused() {
-        let leaders = [rule("a/one", ["", ""], Role::Leader, 1), rule("b/two", ["k", ""], Role::Leader, 1)];
+        let leaders = [
+            rule("a/one", ["", ""], Role::Leader, 1),
+            rule("b/two", ["k", ""], Role::Leader, 1),
+        ];
         let followers = [rule("a/one", ["", "k"], Role::Follower, 3)];
-        let many = [rule("a/one", ["", ""], Role::Voter, 9), rule("a/two", ["", ""], Role::Learner, 8)];
+        let many = [
+            rule("a/one", ["", ""], Role::Voter, 9),
+            rule("a/two", ["", ""], Role::Learner, 8),
+        ];
         for rules in [&leaders[..], &followers, &many] {
             assert!(RuleSet::compile(rules.iter(), 3).is_err(), "{rules:?}");
         }

@@ -71,7 +71,9 @@ impl Scheduling {
 
     /// For how long a scheduler is still paused.
     pub fn paused_seconds(&self, scheduler: Scheduler, now_seconds: u64) -> u64 {
-        self.pauses.get(&scheduler).map_or(0, |until| until.saturating_sub(now_seconds))
+        self.pauses
+            .get(&scheduler)
+            .map_or(0, |until| until.saturating_sub(now_seconds))
     }
 
     /// How many peers may be on their way to a store.
@@ -95,7 +97,11 @@ impl Scheduling {
     pub fn rule_records(&self, peers: u32) -> Vec<record::PlacementRule> {
         let built_in = rules::default_rule(peers);
         let is_replaced = self.rules.contains_key(&(built_in.group.clone(), built_in.id.clone()));
-        self.rules.values().cloned().chain((!is_replaced).then_some(built_in)).collect()
+        self.rules
+            .values()
+            .cloned()
+            .chain((!is_replaced).then_some(built_in))
+            .collect()
     }
 
     /// Changes what does not concern a store's own record.
@@ -195,15 +201,29 @@ impl Scheduling {
     pub fn from_record(record: record::Scheduling) -> Scheduling {
         let mut scheduling = Scheduling {
             switched: record.switched().collect(),
-            pauses: record.pauses.iter().map(|pause| (pause.scheduler(), pause.until_seconds)).collect(),
+            pauses: record
+                .pauses
+                .iter()
+                .map(|pause| (pause.scheduler(), pause.until_seconds))
+                .collect(),
             evict_leaders: record.evict_leaders.into_iter().map(StoreId).collect(),
             grant_leaders: record.grant_leaders.into_iter().map(StoreId).collect(),
             location_labels: record.location_labels,
-            arriving_max: record.store_limits.iter().map(|limit| (StoreId(limit.store), limit.arriving_max)).collect(),
-            rules: record.rules.into_iter().map(|rule| ((rule.group.clone(), rule.id.clone()), rule)).collect(),
+            arriving_max: record
+                .store_limits
+                .iter()
+                .map(|limit| (StoreId(limit.store), limit.arriving_max))
+                .collect(),
+            rules: record
+                .rules
+                .into_iter()
+                .map(|rule| ((rule.group.clone(), rule.id.clone()), rule))
+                .collect(),
         };
         if record.is_balance_off {
-            scheduling.switched.extend([Scheduler::BalanceLeader, Scheduler::BalanceRegion]);
+            scheduling
+                .switched
+                .extend([Scheduler::BalanceLeader, Scheduler::BalanceRegion]);
         }
         scheduling
     }
@@ -278,11 +298,20 @@ mod tests {
             id: "one".to_owned(),
         };
         for count in [5, 2] {
-            scheduling.apply(&Kind::PutRule(rule(Role::Voter, count))).expect("a good rule");
+            scheduling
+                .apply(&Kind::PutRule(rule(Role::Voter, count)))
+                .expect("a good rule");
             assert_eq!(scheduling.rules(3).at(b"k")[0].count, count as usize);
         }
-        assert!(scheduling.apply(&Kind::PutRule(rule(Role::Follower, 3))).is_err(), "nobody could lead");
-        assert_eq!(scheduling.rule_records(3).len(), 2, "refused rules change nothing, and there is a default");
+        assert!(
+            scheduling.apply(&Kind::PutRule(rule(Role::Follower, 3))).is_err(),
+            "nobody could lead"
+        );
+        assert_eq!(
+            scheduling.rule_records(3).len(),
+            2,
+            "refused rules change nothing, and there is a default"
+        );
         assert_eq!(Scheduling::from_record(scheduling.to_record()), scheduling);
         scheduling.apply(&Kind::DropRule(name.clone())).expect("it is there");
         assert!(scheduling.apply(&Kind::DropRule(name)).is_err(), "it is not");

@@ -101,7 +101,13 @@ fn store(text: &str) -> Candidate {
 
 /// Rules as `3 voter zone=z1,z2 disk!=hdd host`: a count, a role and constraints; parted by `;`. None: three voters.
 pub fn rules(text: &str) -> RuleSet {
-    let rules: Vec<PlacementRule> = text.split(';').map(str::trim).filter(|text| !text.is_empty()).enumerate().map(rule).collect();
+    let rules: Vec<PlacementRule> = text
+        .split(';')
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .enumerate()
+        .map(rule)
+        .collect();
     RuleSet::compile(rules.iter(), 3).expect("good rules")
 }
 
@@ -135,7 +141,11 @@ fn constraint(text: &str) -> proto::ferrite_pd::LabelConstraint {
     proto::ferrite_pd::LabelConstraint {
         key: key.to_owned(),
         op: op as i32,
-        values: values.split(',').filter(|value| !value.is_empty()).map(str::to_owned).collect(),
+        values: values
+            .split(',')
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned)
+            .collect(),
     }
 }
 

@@ -106,7 +106,11 @@ impl Wishes {
     /// Has peers and leader go to stores that hold few regions of the same group.
     pub fn scatter(&mut self, now: MonoTime, fit: &Fit<'_>, name: &str) -> Result<(), Error> {
         if self.groups.len() >= GROUPS_MAX && !self.groups.contains_key(name) {
-            let oldest = self.groups.iter().min_by_key(|(_, group)| group.used).map(|(name, _)| name.clone());
+            let oldest = self
+                .groups
+                .iter()
+                .min_by_key(|(_, group)| group.used)
+                .map(|(name, _)| name.clone());
             self.groups.remove(&oldest.unwrap_or_default());
         }
         let id = fit.info.id();
@@ -114,7 +118,10 @@ impl Wishes {
         group.used = now;
         group.forget(id);
         if group.placed.len() >= WISHES_MAX {
-            *group = Group { used: now, ..Group::default() };
+            *group = Group {
+                used: now,
+                ..Group::default()
+            };
         }
         let (stores, moves) = group.choose_stores(fit);
         let leader = group.choose_leader(fit, &stores);
@@ -224,7 +231,9 @@ impl Group {
     }
 
     fn forget(&mut self, region: RegionId) {
-        let Some((stores, leader)) = self.placed.remove(&region) else { return };
+        let Some((stores, leader)) = self.placed.remove(&region) else {
+            return;
+        };
         let lower = |sums: &mut BTreeMap<StoreId, u64>, store| {
             if let Some(sum) = sums.get_mut(&store) {
                 *sum = sum.saturating_sub(1);

@@ -52,7 +52,8 @@ fn come_to_rest(world: &mut World) -> Option<Rest> {
         }
     }
     times.sort();
-    let came = |(store, held): &(u64, u64)| held.saturating_sub(before.iter().find(|(id, _)| id == store).map_or(0, |found| found.1));
+    let came =
+        |(store, held): &(u64, u64)| held.saturating_sub(before.iter().find(|(id, _)| id == store).map_or(0, |found| found.1));
     let heartbeats = world.counts.heartbeats - began.heartbeats;
     Some(Rest {
         rounds: last,
@@ -89,7 +90,11 @@ fn unevenness(world: &World) -> (u64, u64) {
 /// Memory of this process, in bytes.
 fn memory() -> u64 {
     let text = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = text.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    let pages: u64 = text
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or_default();
     pages * 4096
 }
 
@@ -98,7 +103,13 @@ fn tell(name: &str, rest: &Rest, world: &World) {
     println!(
         "{name}: rest after {} rounds of 1 s; {} peers moved where {} had to, {} leaders; a round took {:.1?} (median), {:.1?} at most; \
          {} heartbeats a second; fullest store {weight}% above its zone's mean, most leaders {leaders}% above the mean",
-        rest.rounds, rest.peers_added, rest.needed, rest.leaders_moved, rest.round_median, rest.round_max, rest.heartbeats_per_second
+        rest.rounds,
+        rest.peers_added,
+        rest.needed,
+        rest.leaders_moved,
+        rest.round_median,
+        rest.round_max,
+        rest.heartbeats_per_second
     );
 }
 
@@ -111,7 +122,9 @@ fn goal(name: &str, found: u64, wanted: u64, at_most: bool) -> bool {
 
 fn run(stores: u64, regions: usize) -> bool {
     let joining = (stores / 50).max(1);
-    println!("{stores} stores in 3 zones, {joining} of them new, {regions} regions of 3 copies; {ARRIVING_MAX} copies on their way to a store");
+    println!(
+        "{stores} stores in 3 zones, {joining} of them new, {regions} regions of 3 copies; {ARRIVING_MAX} copies on their way to a store"
+    );
     let mut world = World::new(stores, stores - joining, regions, MonoTime::now);
     let empty = memory();
     world.report_all();
@@ -138,10 +151,17 @@ fn run(stores: u64, regions: usize) -> bool {
     };
     tell("drained", &drained, &world);
     let rate = grown.heartbeats_per_second.min(drained.heartbeats_per_second);
-    let wasted = (100 * (grown.peers_added - grown.needed)).checked_div(grown.needed).unwrap_or(0);
+    let wasted = (100 * (grown.peers_added - grown.needed))
+        .checked_div(grown.needed)
+        .unwrap_or(0);
     [
         goal("heartbeats_per_second", rate, 100_000, false),
-        goal("round_ms_max", grown.round_max.max(drained.round_max).as_millis() as u64, 1000, true),
+        goal(
+            "round_ms_max",
+            grown.round_max.max(drained.round_max).as_millis() as u64,
+            1000,
+            true,
+        ),
         goal("moves_wasted_percent", wasted, 10, true),
         goal("drain_moves_percent", 100 * drained.peers_added / leaving.max(1), 110, true),
         goal("weight_above_mean_percent", weight, 10, true),
@@ -194,7 +214,10 @@ mod tests {
         world.change(Kind::DrainStore(1));
         let drained = come_to_rest(&mut world).expect("it comes to rest");
         assert_eq!((world.peers_on(1), world.badly_spread()), (0, 0));
-        assert!(drained.peers_added <= leaving + leaving / 10, "{leaving} had to go: {drained:?}");
+        assert!(
+            drained.peers_added <= leaving + leaving / 10,
+            "{leaving} had to go: {drained:?}"
+        );
         assert!(!world.stores().any(|store| store == 1), "an empty store is removed");
     }
 

@@ -305,7 +305,10 @@ impl World {
         let due = self.due.remove(&self.round).unwrap_or_default();
         due.iter().for_each(|(at, change)| self.carry_out(*at, *change));
         self.report(due.into_iter().map(|(at, _)| at));
-        let beating: Vec<u64> = self.stores().filter(|id| id % STORE_HEARTBEAT == self.round % STORE_HEARTBEAT).collect();
+        let beating: Vec<u64> = self
+            .stores()
+            .filter(|id| id % STORE_HEARTBEAT == self.round % STORE_HEARTBEAT)
+            .collect();
         beating.into_iter().for_each(|id| self.store_heartbeat(id));
         if std::mem::take(&mut self.reports_wanted) {
             return self.report_all();
@@ -349,7 +352,10 @@ impl World {
                 load.1 += u64::from(peer.id == region.leader);
             }
         }
-        loads.into_iter().map(|(store, (weight, leaders))| (StoreId(store), weight, leaders)).collect()
+        loads
+            .into_iter()
+            .map(|(store, (weight, leaders))| (StoreId(store), weight, leaders))
+            .collect()
     }
 
     /// Regions whose peers are not in as many zones.

@@ -130,7 +130,6 @@ fn a_drained_store_empties() {
     assert_eq!(world.stores[3].regions, 60);
 }
 
-
 #[test]
 fn size_counts_rather_than_number() {
     let told = |bytes: u64, on: &str, weights: [u64; 4]| {
@@ -144,6 +143,10 @@ fn size_counts_rather_than_number() {
     let (even, mib) = ("1:9/1 2:9/1 3:9/1 4:9/1", 1 << 20);
     let weights = |last: u64| [1000, 1000, 1000, last].map(|weight| weight * mib);
     assert!(told(80 * mib, even, weights(700)).is_some());
-    assert_eq!(told(80 * mib, "1:90/1 2:90/1 3:90/1 4:0/1", weights(1000)), None, "the same bytes in fewer regions");
+    assert_eq!(
+        told(80 * mib, "1:90/1 2:90/1 3:90/1 4:0/1", weights(1000)),
+        None,
+        "the same bytes in fewer regions"
+    );
     assert_eq!(told(180 * mib, even, weights(700)), None, "it would be as uneven as before");
 }

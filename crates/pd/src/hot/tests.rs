@@ -48,7 +48,9 @@ impl World {
             };
             self.hot.on_heartbeat(self.now, info);
             let fit = Fit::new(info, &self.fleet, rules.at(b""), None);
-            let Some((plan, _)) = self.hot.plan(self.now, &fit) else { continue };
+            let Some((plan, _)) = self.hot.plan(self.now, &fit) else {
+                continue;
+            };
             told.push(format!("{} {}", info.id(), short(&plan)));
             self.moves += 1;
             match plan {
@@ -100,7 +102,10 @@ fn peers_go_to_a_store_without_writes() {
     let moved: Vec<String> = (0..60).flat_map(|_| world.round()).collect();
     assert!(moved.iter().any(|moved| moved.ends_with("add 4")), "{moved:?}");
     let loads = world.loads(false);
-    let (least, most) = (loads.iter().min().expect("there are stores"), loads.iter().max().expect("there are stores"));
+    let (least, most) = (
+        loads.iter().min().expect("there are stores"),
+        loads.iter().max().expect("there are stores"),
+    );
     assert!(*least * 3 > *most, "{loads:?}");
     let quiet: Vec<String> = (0..60).flat_map(|_| world.round()).collect();
     assert!(quiet.len() <= 1, "it comes to rest: {quiet:?}");

@@ -20,7 +20,9 @@ const ASKED_PER_SECOND: u64 = 1000;
 /// Whether a command may change what schedulers see of stores and rules.
 pub(super) fn concerns(command: &Command) -> bool {
     match command {
-        Command::Init(_) | Command::Bootstrap(_) | Command::PutStore(_) | Command::PutClusterConfig(_) | Command::Schedule(_) => true,
+        Command::Init(_) | Command::Bootstrap(_) | Command::PutStore(_) | Command::PutClusterConfig(_) | Command::Schedule(_) => {
+            true
+        }
         Command::PutMember(_)
         | Command::ReserveIds(_)
         | Command::ReserveTso(_)
@@ -47,6 +49,21 @@ enum Due {
     Plan(Plan, Why),
     Operator(Operator),
     Nothing,
+}
+
+/// A peer on one of the stores in `from` for one in `to`, no nearer to the others: rules would move it back.
+fn move_towards(fit: &Fit<'_>, from: &[StoreId], to: &[StoreId]) -> Option<Plan> {
+    let mut going = fit.served().filter(|(_, peer, _)| from.contains(&StoreId(peer.store_id)));
+    going.find_map(|(at, peer, rule)| {
+        let others = fit.others_of(rule, Some(at));
+        let here = fit.store_of(peer).map_or(0, |store| fit.apart(store, others, rule));
+        let mut free = fit.free_stores(rule).filter(|store| to.contains(&store.store));
+        let target = free.find(|store| fit.apart(store, others, rule) >= here)?;
+        Some(Plan::AddLearner {
+            to: target.store,
+            instead_of: Some(StoreId(peer.store_id)),
+        })
+    })
 }
 
 impl<T> Machine<T> {
@@ -164,7 +181,10 @@ impl<T> Machine<T> {
             same && Fit::new(info, fleet, rules, None).is_exact()
         };
         match self.merges.step(now, info, &self.regions, fits, self.merge_after) {
-            Some(merges::Step::Move(plan)) => Due::Plan(plan, Why::Merge),
+            Some(merges::Step::Move { from, to }) => {
+                let fit = Fit::new(info, fleet, rules, None);
+                move_towards(&fit, &from, &to).map_or(Due::Nothing, |plan| Due::Plan(plan, Why::Merge))
+            }
             Some(merges::Step::Merge(operator)) => Due::Operator(operator),
             None => Due::Nothing,
         }

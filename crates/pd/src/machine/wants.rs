@@ -45,7 +45,12 @@ impl<T> Machine<T> {
         self.renew_fleet(now);
         let info = self.regions.get(&Lookup::Id(id)).cloned();
         let info = info.ok_or_else(|| crate::regions::invalid_reason(format!("there is no region {id}")))?;
-        let fit = Fit::new(&info, &self.fleet, self.rules.at(&info.region.start_key), self.operators.moves_from(id));
+        let fit = Fit::new(
+            &info,
+            &self.fleet,
+            self.rules.at(&info.region.start_key),
+            self.operators.moves_from(id),
+        );
         Ok(act(&mut self.wishes, &fit))
     }
 

@@ -24,10 +24,7 @@ fn orders_stand_until_done_or_too_old() {
     assert_eq!(operators.standing(info.id(), &all), Some(first));
     assert!(!operators.review(now + Duration::from_secs(599), &info));
     assert!(operators.review(now + MOVE_MAX, &info), "too old");
-    assert_eq!(
-        (operators.standing(info.id(), &all), arriving(&operators, 4)),
-        (None, 0)
-    );
+    assert_eq!((operators.standing(info.id(), &all), arriving(&operators, 4)), (None, 0));
     assert_eq!(operators.progress(info.id()), Some((Why::Repair, Progress::TookTooLong)));
 
     let to = info.region.peers[1];

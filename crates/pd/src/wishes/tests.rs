@@ -21,7 +21,12 @@ fn carry_out(wishes: &mut Wishes, info: &mut RegionInfo, fleet: &Fleet) -> Optio
             Next::Do(Plan::AddLearner { to, instead_of }, _) => {
                 let from = instead_of.expect("a peer goes for the one that comes");
                 if info.leader.store_id == from.0 {
-                    info.leader = *info.region.peers.iter().find(|peer| peer.store_id != from.0).expect("there are others");
+                    info.leader = *info
+                        .region
+                        .peers
+                        .iter()
+                        .find(|peer| peer.store_id != from.0)
+                        .expect("there are others");
                 }
                 info.region.peers.retain(|peer| peer.store_id != from.0);
                 info.region.peers.push(peer(to.0, PeerRole::Voter));
@@ -49,7 +54,12 @@ fn regions_of_a_group_are_spread_evenly() {
         assert_eq!(carry_out(&mut wishes, info, &fleet), Some(Progress::Done));
         assert_eq!(wishes.why(info.id()), None);
     }
-    let on = |store: u64| regions.iter().filter(|info| info.region.peers.iter().any(|peer| peer.store_id == store)).count();
+    let on = |store: u64| {
+        regions
+            .iter()
+            .filter(|info| info.region.peers.iter().any(|peer| peer.store_id == store))
+            .count()
+    };
     let led = |store: u64| regions.iter().filter(|info| info.leader.store_id == store).count();
     assert_eq!([1, 2, 3, 4, 5, 6].map(on), [30; 6]);
     assert_eq!([1, 2, 3, 4, 5, 6].map(led), [10; 6]);
@@ -63,7 +73,11 @@ fn regions_of_a_group_are_spread_evenly() {
         with_fit(info, &fleet, |fit| wishes.scatter(NOW, fit, "table")).expect("there is room");
         carry_out(&mut wishes, info, &fleet);
     }
-    let moved = regions.iter().zip(&before).filter(|(a, b)| a.region.peers != b.region.peers).count();
+    let moved = regions
+        .iter()
+        .zip(&before)
+        .filter(|(a, b)| a.region.peers != b.region.peers)
+        .count();
     assert!(moved <= 6, "{moved} of 60 moved again");
 }
 
@@ -71,7 +85,10 @@ fn regions_of_a_group_are_spread_evenly() {
 fn what_people_ask_for_is_checked_and_done() {
     let (fleet, mut wishes, mut info) = (fleet("1:5/1 2:5/1 3:5/1e 4:5/1 5:5/1d"), Wishes::default(), region("1 2 3"));
     let lead = |wishes: &mut Wishes, to| with_fit(&region("1 2 3"), &fleet, |fit| wishes.lead(NOW, fit, StoreId(to)));
-    assert!(lead(&mut wishes, 4).is_err() && lead(&mut wishes, 3).is_err(), "no peer, and one that must not");
+    assert!(
+        lead(&mut wishes, 4).is_err() && lead(&mut wishes, 3).is_err(),
+        "no peer, and one that must not"
+    );
     lead(&mut wishes, 2).expect("it may");
     assert_eq!(carry_out(&mut wishes, &mut info, &fleet), Some(Progress::Done));
     assert_eq!(info.leader.store_id, 2);
@@ -94,7 +111,11 @@ fn a_wish_ends_when_nothing_comes_of_it() {
     let ask = |wishes: &mut Wishes| with_fit(&info, &open, |fit| wishes.transfer(NOW, fit, StoreId(1), StoreId(4)));
     let next = |wishes: &mut Wishes, now: MonoTime, on: &str| with_fit(&info, &fleet(on), |fit| wishes.next(now, fit));
     ask(&mut wishes).expect("it may");
-    assert_eq!(next(&mut wishes, NOW, "1:5/1 2:5/1 3:5/1 4:5/1a"), Some(Next::Wait), "it takes no more now");
+    assert_eq!(
+        next(&mut wishes, NOW, "1:5/1 2:5/1 3:5/1 4:5/1a"),
+        Some(Next::Wait),
+        "it takes no more now"
+    );
     match next(&mut wishes, NOW, "1:5/1 2:5/1 3:5/1 4:5/1") {
         Some(Next::Do(plan, Why::Wish)) => assert_eq!(short(&plan), "add 4"),
         other => panic!("{other:?}"),

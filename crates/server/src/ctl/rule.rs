@@ -116,7 +116,9 @@ pub(super) fn constraint_text(constraint: &LabelConstraint) -> String {
 }
 
 fn name(text: &str) -> anyhow::Result<(String, String)> {
-    let (group, id) = text.split_once('/').with_context(|| format!("{text} is no rule: wanted GROUP/ID"))?;
+    let (group, id) = text
+        .split_once('/')
+        .with_context(|| format!("{text} is no rule: wanted GROUP/ID"))?;
     Ok((group.to_owned(), id.to_owned()))
 }
 
@@ -158,7 +160,10 @@ fn rule(client: &RawClient, form: Form, args: &SetArgs) -> anyhow::Result<Placem
 
 async fn list(client: &RawClient, out: &mut Output<impl Write>) -> anyhow::Result<bool> {
     let cluster_id = client.pd().cluster_id();
-    let answer = asked(client, |mut link| async move { link.get_scheduling(SchedulingRequest { cluster_id }).await }).await?;
+    let answer = asked(client, |mut link| async move {
+        link.get_scheduling(SchedulingRequest { cluster_id }).await
+    })
+    .await?;
     let form = out.form;
     let border = |key: &[u8]| if key.is_empty() { Value::Null } else { form.print(key).into() };
     let rows = answer.rules.iter().map(|rule| {

@@ -11,8 +11,8 @@ use proto::ferrite_pd::add_operator_request::Kind as Order;
 use proto::ferrite_pd::pd_peers_client::PdPeersClient;
 use proto::ferrite_pd::schedule::Kind;
 use proto::ferrite_pd::{
-    AddOperatorRequest, HotRequest, LocationLabels, MovePeer, OperatorsRequest, RemoveOperatorRequest, Schedule,
-    ScheduleRequest, Scheduler, SchedulerPause, SchedulerSwitch, SchedulingRequest, StoreLimit,
+    AddOperatorRequest, HotRequest, LocationLabels, MovePeer, OperatorsRequest, RemoveOperatorRequest, Schedule, ScheduleRequest,
+    Scheduler, SchedulerPause, SchedulerSwitch, SchedulingRequest, StoreLimit,
 };
 use serde_json::json;
 use tonic::transport::Channel;
@@ -55,7 +55,9 @@ impl StoreAct {
             StoreAct::Limit { store, copies } => {
                 let store = match store.as_str() {
                     "all" => 0,
-                    id => id.parse().map_err(|_| anyhow::anyhow!("{id} is no store: wanted an id, or `all`"))?,
+                    id => id
+                        .parse()
+                        .map_err(|_| anyhow::anyhow!("{id} is no store: wanted an id, or `all`"))?,
                 };
                 let arriving_max = *copies;
                 Kind::StoreLimit(StoreLimit { store, arriving_max })
@@ -205,7 +207,10 @@ pub async fn scheduler(
         return change(client, kind, time).await;
     }
     let cluster_id = client.pd().cluster_id();
-    let answer = asked(client, |mut link| async move { link.get_scheduling(SchedulingRequest { cluster_id }).await }).await?;
+    let answer = asked(client, |mut link| async move {
+        link.get_scheduling(SchedulingRequest { cluster_id }).await
+    })
+    .await?;
     let settings = answer.scheduling.unwrap_or_default();
     let state = |on: bool, paused: u64| match (on, paused) {
         (false, _) => "off".to_owned(),
@@ -216,15 +221,16 @@ pub async fn scheduler(
         .schedulers
         .iter()
         .map(|one| (scheduler_name(one.scheduler()), state(one.on, one.paused_seconds), Vec::new()));
-    let of_stores = [("evict-leader", settings.evict_leaders), ("grant-leader", settings.grant_leaders)];
-    let of_stores = of_stores.into_iter().map(|(name, stores)| (name.to_owned(), state(!stores.is_empty(), 0), stores));
-    let rows = switched.chain(of_stores).map(|(name, state, stores)| {
-        vec![
-            ("scheduler", name.into()),
-            ("state", state.into()),
-            ("stores", json!(stores)),
-        ]
-    });
+    let of_stores = [
+        ("evict-leader", settings.evict_leaders),
+        ("grant-leader", settings.grant_leaders),
+    ];
+    let of_stores = of_stores
+        .into_iter()
+        .map(|(name, stores)| (name.to_owned(), state(!stores.is_empty(), 0), stores));
+    let rows = switched
+        .chain(of_stores)
+        .map(|(name, state, stores)| vec![("scheduler", name.into()), ("state", state.into()), ("stores", json!(stores))]);
     out.table(rows.collect())?;
     Ok(true)
 }
@@ -283,11 +289,7 @@ enum Wish {
     /// Another copy of the region is to lead.
     TransferLeader { region: u64, to_store: u64 },
     /// A copy goes from one store to another.
-    TransferPeer {
-        region: u64,
-        from_store: u64,
-        to_store: u64,
-    },
+    TransferPeer { region: u64, from_store: u64, to_store: u64 },
     /// Copies and leader go to stores that hold few regions of the same group.
     Scatter {
         region: u64,
@@ -342,7 +344,10 @@ pub async fn operator(client: &RawClient, out: &mut Output<impl Write>, args: &O
 /// Lists the orders to regions that stand.
 async fn operators(client: &RawClient, out: &mut Output<impl Write>) -> anyhow::Result<bool> {
     let cluster_id = client.pd().cluster_id();
-    let answer = asked(client, |mut link| async move { link.get_operators(OperatorsRequest { cluster_id }).await }).await?;
+    let answer = asked(client, |mut link| async move {
+        link.get_operators(OperatorsRequest { cluster_id }).await
+    })
+    .await?;
     let rows = answer.operators.into_iter().map(|order| {
         vec![
             ("region", order.region_id.into()),
@@ -370,7 +375,10 @@ pub struct HotArgs {
 /// Runs `hot`.
 pub async fn hot(client: &RawClient, out: &mut Output<impl Write>, args: &HotArgs) -> anyhow::Result<bool> {
     let (cluster_id, limit) = (client.pd().cluster_id(), args.limit);
-    let answer = asked(client, |mut link| async move { link.get_hot(HotRequest { cluster_id, limit }).await }).await?;
+    let answer = asked(client, |mut link| async move {
+        link.get_hot(HotRequest { cluster_id, limit }).await
+    })
+    .await?;
     let stores = answer.stores.into_iter().map(|store| {
         vec![
             ("store", store.store_id.into()),

@@ -138,7 +138,10 @@ impl PdPeers for Peers {
         let request = call.into_inner();
         self.check_cluster(request.cluster_id)?;
         let region = RegionId(request.region_id);
-        let wanted = match request.kind.ok_or_else(|| Status::invalid_argument("this version does not know that order"))? {
+        let wanted = match request
+            .kind
+            .ok_or_else(|| Status::invalid_argument("this version does not know that order"))?
+        {
             add_operator_request::Kind::TransferLeader(store) => Request::Want(region, Want::Leader(StoreId(store))),
             add_operator_request::Kind::MovePeer(MovePeer { from_store, to_store }) => {
                 Request::Want(region, Want::Move(StoreId(from_store), StoreId(to_store)))

@@ -20,6 +20,7 @@ mod convert;
 pub(crate) mod error;
 pub mod forward;
 mod keyspace;
+mod orders;
 mod rpc;
 
 #[cfg(test)]

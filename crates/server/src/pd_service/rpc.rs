@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base::{RegionId, StoreId, Ts};
 use futures::{StreamExt, stream};
 use pd::gc::ttl_seconds;
-use pd::{KeyRange, Lookup, MemberId, Progress, RegionInfo, Reply, Request, Why};
+use pd::{KeyRange, Lookup, MemberId, RegionInfo, Reply, Request};
 use proto::pdpb::pd_server::Pd;
 use proto::pdpb::*;
 use proto::{ferrite_pd, metapb};
@@ -15,6 +15,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request as Call, Response, Status, Streaming};
 
 use super::convert::{found, heartbeat_of_wire, in_lists, operator_to_wire};
+use super::orders::{operator_kind, operator_status, percentage};
 use super::{CLUSTER_VERSION, PdService, ask, error};
 
 /// Requests of one stream that are worked on at once; answers keep their order. More wait in the stream's window.
@@ -554,7 +555,10 @@ impl Pd for PdService {
         } = call.into_inner();
         self.check_cluster(header)?;
         let done = match self.split_at(&split_keys).await {
-            Ok(regions_id) => self.scatter(&regions_id, group).await.map(|scattered| (regions_id, scattered)),
+            Ok(regions_id) => self
+                .scatter(&regions_id, group)
+                .await
+                .map(|scattered| (regions_id, scattered)),
             Err(error) => Err(error),
         };
         Ok(Response::new(match done {
@@ -606,39 +610,6 @@ impl Pd for PdService {
 }
 
 impl PdService {
-    /// Waits until regions begin at the keys, for a few seconds at most; the ids of those that do.
-    async fn split_at(&self, keys: &[bytes::Bytes]) -> Result<Vec<u64>, pd::Error> {
-        let mut begins = Vec::new();
-        for _ in 0..SPLIT_LOOKS {
-            let lookups = keys.iter().cloned().map(Lookup::Key).collect();
-            let found = match ask(&self.handle, Request::Regions(lookups)).await? {
-                Reply::Regions(found) => found,
-                other => mismatch(other),
-            };
-            let begins_there = |(info, key): (&Option<Arc<RegionInfo>>, &bytes::Bytes)| {
-                info.as_ref()
-                    .filter(|info| info.region.start_key == *key)
-                    .map(|info| info.region.id)
-            };
-            begins = found.iter().zip(keys).filter_map(begins_there).collect();
-            if begins.len() == keys.len() {
-                break;
-            }
-            ask(&self.handle, Request::SplitAt(keys.to_vec())).await?;
-            tokio::time::sleep(SPLIT_PAUSE).await;
-        }
-        Ok(begins)
-    }
-
-    /// Scatters regions; how many will go.
-    async fn scatter(&self, regions: &[u64], group: String) -> Result<usize, pd::Error> {
-        let wanted = regions.iter().copied().map(RegionId).collect();
-        match ask(&self.handle, Request::Scatter { regions: wanted, group }).await? {
-            Reply::Scattered { failed } => Ok(regions.len() - failed.len()),
-            other => mismatch(other),
-        }
-    }
-
     async fn timestamps(&self, request: TsoRequest) -> Result<TsoResponse, Status> {
         self.check_cluster(request.header)?;
         match ask(&self.handle, Request::Tso { count: request.count }).await {
@@ -730,10 +701,6 @@ impl PdService {
 /// How often a key's region is looked for that nobody holds, and how long between two looks: clients take none for an answer.
 const GAP_LOOKS: u32 = 10;
 const GAP_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-/// How often new borders are looked for, and how long between two looks.
-const SPLIT_LOOKS: u32 = 50;
-const SPLIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
-
 /// Stands for "no keyspace" where keyspaces have ids.
 const KEYSPACE_NONE: u32 = u32::MAX;
 
@@ -766,34 +733,6 @@ fn timestamp(ts: Ts) -> Timestamp {
 
 fn regions(infos: &[Arc<RegionInfo>]) -> Vec<Region> {
     infos.iter().map(|info| found!(info => Region)).collect()
-}
-
-/// How much of all is done; of nothing, all.
-fn percentage(done: usize, all: usize) -> u64 {
-    (100 * done as u64).checked_div(all as u64).unwrap_or(100)
-}
-
-fn operator_status(progress: Progress) -> OperatorStatus {
-    match progress {
-        Progress::Runs => OperatorStatus::Running,
-        Progress::Done => OperatorStatus::Success,
-        Progress::TookTooLong => OperatorStatus::Timeout,
-        Progress::GivenUp => OperatorStatus::Cancel,
-        Progress::Replaced => OperatorStatus::Replace,
-    }
-}
-
-/// As PD classes what orders do.
-fn operator_kind(why: Why) -> &'static str {
-    match why {
-        Why::LeaderRule | Why::EvictLeader | Why::GrantLeader | Why::BalanceLeader | Why::ShuffleLeader => "leader",
-        Why::HotLeader => "hot-region,leader",
-        Why::HotPeer => "hot-region,region",
-        Why::Repair | Why::Promote | Why::Remove | Why::Spread => "replica,region",
-        Why::BalanceRegion | Why::ShuffleRegion | Why::Scatter => "region",
-        Why::Wish => "admin",
-        Why::Merge => "merge",
-    }
 }
 
 /// A limit of zero or less means none.

@@ -11,12 +11,18 @@ use crate::common::{Cluster, PATIENCE, Part};
 fn told(cluster: &Cluster, line: &[&str]) -> Vec<Value> {
     let output = cluster.ctl(&[line, &["--json"]].concat());
     let text = String::from_utf8(output.stdout).expect("text");
-    text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).expect("an object a line"))
+        .collect()
 }
 
 fn must(cluster: &Cluster, line: &[&str]) {
     let output = cluster.ctl(line);
-    assert!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{line:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }
 
 /// Waits until what a command prints is as wanted.
@@ -42,7 +48,11 @@ fn numbers(value: &Value) -> Vec<u64> {
 fn zone(cluster: &Cluster, zone: &str) -> Vec<u64> {
     let label = Value::from(format!("zone={zone}"));
     let is_there = |store: &&Value| store["labels"].as_array().is_some_and(|labels| labels.contains(&label));
-    let mut ids: Vec<u64> = told(cluster, &["store"]).iter().filter(is_there).filter_map(|store| store["id"].as_u64()).collect();
+    let mut ids: Vec<u64> = told(cluster, &["store"])
+        .iter()
+        .filter(is_there)
+        .filter_map(|store| store["id"].as_u64())
+        .collect();
     ids.sort_unstable();
     ids
 }
@@ -61,18 +71,61 @@ fn rules_decide_where_copies_and_leaders_are() {
         let voters = numbers(&region["voters"]);
         voters.len() == 3 && voters.contains(&z2[0]) && voters.contains(&z3[0])
     };
-    wait_for(&cluster, &["region"], |regions| !regions.is_empty() && regions.iter().all(one_in_each));
+    wait_for(&cluster, &["region"], |regions| {
+        !regions.is_empty() && regions.iter().all(one_in_each)
+    });
 
     // The leader in one zone, copies that follow elsewhere, and one that does not vote.
-    must(&cluster, &["rule", "set", "app/leader", "--role", "leader", "--count", "1", "--constraint", "zone=z2"]);
-    must(&cluster, &["rule", "set", "app/follower", "--role", "follower", "--count", "2", "--constraint", "zone=z1"]);
-    must(&cluster, &["rule", "set", "app/copy", "--role", "learner", "--count", "1", "--constraint", "zone=z3"]);
+    must(
+        &cluster,
+        &[
+            "rule",
+            "set",
+            "app/leader",
+            "--role",
+            "leader",
+            "--count",
+            "1",
+            "--constraint",
+            "zone=z2",
+        ],
+    );
+    must(
+        &cluster,
+        &[
+            "rule",
+            "set",
+            "app/follower",
+            "--role",
+            "follower",
+            "--count",
+            "2",
+            "--constraint",
+            "zone=z1",
+        ],
+    );
+    must(
+        &cluster,
+        &[
+            "rule",
+            "set",
+            "app/copy",
+            "--role",
+            "learner",
+            "--count",
+            "1",
+            "--constraint",
+            "zone=z3",
+        ],
+    );
     let as_ruled = |region: &Value| {
         let voters = [z1.clone(), z2.clone()].concat();
         let held = numbers(&region["voters"]).len() == 3 && numbers(&region["voters"]).iter().all(|store| voters.contains(store));
         held && region["leader"].as_u64() == Some(z2[0]) && numbers(&region["learners"]) == z3
     };
-    wait_for(&cluster, &["region"], |regions| !regions.is_empty() && regions.iter().all(as_ruled));
+    wait_for(&cluster, &["region"], |regions| {
+        !regions.is_empty() && regions.iter().all(as_ruled)
+    });
     must(&cluster, &["put", "a", "1"]);
     must(&cluster, &["rule", "check"]);
     assert_eq!(told(&cluster, &["rule", "list"]).len(), 4, "and the default");
@@ -82,20 +135,37 @@ fn rules_decide_where_copies_and_leaders_are() {
         must(&cluster, &["rule", "remove", rule]);
     }
     assert!(!cluster.ctl(&["rule", "remove", "app/copy"]).status.success(), "it is gone");
-    assert!(!cluster.ctl(&["rule", "set", "app/leader", "--role", "follower", "--count", "3"]).status.success());
+    assert!(
+        !cluster
+            .ctl(&["rule", "set", "app/leader", "--role", "follower", "--count", "3"])
+            .status
+            .success()
+    );
     must(&cluster, &["rule", "remove", "app/leader"]);
     wait_for(&cluster, &["region"], |regions| regions.iter().all(one_in_each));
     must(&cluster, &["scheduler", "remove", "balance-leader"]);
     let region = told(&cluster, &["region"])[0].clone();
     let (id, other) = (region["id"].to_string(), z3[0]);
     must(&cluster, &["operator", "add", "transfer-leader", &id, &other.to_string()]);
-    wait_for(&cluster, &["region", &id], |regions| regions[0]["leader"].as_u64() == Some(other));
-    assert!(!cluster.ctl(&["operator", "add", "transfer-leader", &id, "999"]).status.success());
+    wait_for(&cluster, &["region", &id], |regions| {
+        regions[0]["leader"].as_u64() == Some(other)
+    });
+    assert!(
+        !cluster
+            .ctl(&["operator", "add", "transfer-leader", &id, "999"])
+            .status
+            .success()
+    );
     let state = |name: &str| {
         let all = told(&cluster, &["scheduler", "list"]);
-        all.iter().find(|one| one["scheduler"] == name).map(|one| one["state"].clone())
+        all.iter()
+            .find(|one| one["scheduler"] == name)
+            .map(|one| one["state"].clone())
     };
-    assert_eq!((state("balance-leader"), state("balance-region")), (Some("off".into()), Some("on".into())));
+    assert_eq!(
+        (state("balance-leader"), state("balance-region")),
+        (Some("off".into()), Some("on".into()))
+    );
     assert_eq!(cluster.ctl(&["hot"]).status.code(), Some(0));
     assert!(!told(&cluster, &["member"]).iter().any(|member| member["role"] == "learner"));
     must(&cluster, &["put", "a", "2"]);

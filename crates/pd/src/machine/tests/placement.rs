@@ -77,8 +77,14 @@ fn a_rule_divides_regions_and_outlives_a_restart() {
     bench.snapshot();
     bench.crash(0);
     let inside = heartbeat(region(10, b"c", b"f", 4, &info.region.peers), 6);
-    assert!(matches!(bench.beat(inside), Ok(Some(Operator::Remove(_)))), "one is enough there");
-    assert!(schedule(&mut bench, rule("two", "d", "f", Role::Follower, 3)).is_ok(), "beside the voter of the other rule");
+    assert!(
+        matches!(bench.beat(inside), Ok(Some(Operator::Remove(_)))),
+        "one is enough there"
+    );
+    assert!(
+        schedule(&mut bench, rule("two", "d", "f", Role::Follower, 3)).is_ok(),
+        "beside the voter of the other rule"
+    );
     assert!(
         schedule(&mut bench, rule("one", "c", "f", Role::Follower, 1)).is_err(),
         "nobody could lead from c to d"
@@ -105,7 +111,10 @@ fn a_wish_is_told_until_it_is_done() {
     bench.must_ask(Request::GiveUp(RegionId(10)));
     assert_eq!(order(&mut bench), Some((Why::Wish, Progress::GivenUp)));
     assert_eq!(bench.beat(info), Ok(None));
-    assert!(bench.ask(Request::GiveUp(RegionId(10))).is_err(), "there is no order any more");
+    assert!(
+        bench.ask(Request::GiveUp(RegionId(10))).is_err(),
+        "there is no order any more"
+    );
 }
 
 #[test]
@@ -120,7 +129,15 @@ fn a_paused_scheduler_rests_until_its_time_is_up() {
             start_key: borders[0].into(),
             end_key: borders[1].into(),
             region_epoch: Some(RegionEpoch { conf_ver: 1, version: 3 }),
-            peers: info.region.peers.iter().map(|peer| Peer { id: peer.id + id, ..*peer }).collect(),
+            peers: info
+                .region
+                .peers
+                .iter()
+                .map(|peer| Peer {
+                    id: peer.id + id,
+                    ..*peer
+                })
+                .collect(),
             ..Region::default()
         };
         others.push(RegionInfo {
@@ -136,10 +153,13 @@ fn a_paused_scheduler_rests_until_its_time_is_up() {
         })
     };
     schedule(&mut bench, pause(60)).expect("it can be paused");
-    schedule(&mut bench, Kind::Scheduler(proto::ferrite_pd::SchedulerSwitch {
-        scheduler: Scheduler::BalanceLeader as i32,
-        on: false,
-    }))
+    schedule(
+        &mut bench,
+        Kind::Scheduler(proto::ferrite_pd::SchedulerSwitch {
+            scheduler: Scheduler::BalanceLeader as i32,
+            on: false,
+        }),
+    )
     .expect("it can be switched");
     info.region.end_key = "b".into();
     info.region.region_epoch = Some(RegionEpoch { conf_ver: 1, version: 3 });

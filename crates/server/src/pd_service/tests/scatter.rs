@@ -87,14 +87,20 @@ async fn a_region_is_scattered_and_its_order_can_be_waited_for() {
     }
     let told = order(&mut client).await;
     must_be_ok(told.header.clone());
-    assert_eq!((told.desc.as_ref(), told.status()), (&b"scatter-region"[..], OperatorStatus::Running));
+    assert_eq!(
+        (told.desc.as_ref(), told.status()),
+        (&b"scatter-region"[..], OperatorStatus::Running)
+    );
 
     // It is where it should be once its leader is told nothing more.
     leader.beat().await;
     loop {
         let told = order(&mut client).await;
         if told.status() != OperatorStatus::Running {
-            assert_eq!((told.desc.as_ref(), told.status()), (&b"scatter-region"[..], OperatorStatus::Success));
+            assert_eq!(
+                (told.desc.as_ref(), told.status()),
+                (&b"scatter-region"[..], OperatorStatus::Success)
+            );
             break;
         }
         let Ok(operator) = tokio::time::timeout(std::time::Duration::from_millis(50), leader.must_be_told()).await else {
@@ -120,7 +126,11 @@ async fn regions_are_divided_and_scattered_in_one_call() {
     let answer = client.split_and_scatter_regions(request).await.unwrap().into_inner();
     must_be_ok(answer.header);
     let percentages = (answer.split_finished_percentage, answer.scatter_finished_percentage);
-    assert_eq!((percentages, answer.regions_id), ((100, 100), vec![11]), "it begins there already");
+    assert_eq!(
+        (percentages, answer.regions_id),
+        ((100, 100), vec![11]),
+        "it begins there already"
+    );
 }
 
 #[tokio::test]
