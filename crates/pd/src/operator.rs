@@ -253,9 +253,12 @@ impl Operators {
 
     /// Whether a new peer has got its data, or is gone.
     fn look_for_data(&mut self, info: &RegionInfo) {
-        match self.catching_up.get(&info.id()) {
-            Some(store) if !is_pending(info, *store) => self.end_catching_up(info.id()),
-            _ => {}
+        if self
+            .catching_up
+            .get(&info.id())
+            .is_some_and(|store| !is_pending(info, *store))
+        {
+            self.end_catching_up(info.id());
         }
     }
 

@@ -135,7 +135,7 @@ fn run(stores: u64, regions: usize) -> bool {
     let again = world.spent - spent;
     println!(
         "all regions told: {first:.2?} the first time, {again:.2?} again; {bytes} bytes of the placement driver for each ({} MiB)",
-        bytes * regions as u64 >> 20
+        (bytes * regions as u64) >> 20
     );
     world.limit(ARRIVING_MAX);
     world.all_stores_heartbeat();

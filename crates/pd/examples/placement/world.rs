@@ -198,9 +198,8 @@ impl World {
         }
         self.reports_wanted |= effects.want_reports;
         for (asker, reply) in effects.reply {
-            match (asker, reply.expect("nothing is refused")) {
-                (Asker::Region(at), Reply::Operator(Some(operator))) => self.told(at, operator),
-                (_, _) => {}
+            if let (Asker::Region(at), Reply::Operator(Some(operator))) = (asker, reply.expect("nothing is refused")) {
+                self.told(at, operator);
             }
         }
     }
