@@ -72,7 +72,7 @@ fn check_learners(fit: &Fit<'_>) -> Verdict {
 
 fn add_lacking(fit: &Fit<'_>) -> Verdict {
     let Some(rule) = fit.lacking() else { return Verdict::Fine };
-    match fit.best_target(rule, fit.others_of(rule, None)) {
+    match fit.best_target(rule, fit.staying_of(rule)) {
         Some(target) => {
             let to = target.store;
             Verdict::Do(Plan::AddLearner { to, instead_of: None }, Why::Repair)

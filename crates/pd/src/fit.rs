@@ -180,7 +180,14 @@ impl<'a> Fit<'a> {
         let same = |at: &usize| Some(*at) != without && self.rule_at(*at).is_some_and(|other| std::ptr::eq(other, rule));
         (0..self.peers().len().min(PEERS_MAX))
             .filter(same)
-            .fold(0, |mask, at| mask | 1 << at)
+            .fold(0, |mask, at| mask | (1 << at))
+    }
+
+    /// All peers that serve `rule` on stores that stay: a further one is to stand apart from these.
+    pub fn staying_of(&self, rule: &Rule) -> Mask {
+        let stays = |at: &usize| self.is_fine(&self.peers()[*at]);
+        let all = self.places(self.others_of(rule, None));
+        all.filter(stays).fold(0, |mask, at| mask | (1 << at))
     }
 
     /// How far apart `store` stands from the peers in `others`: the more, the fewer of them a failed unit takes along. For each peer the

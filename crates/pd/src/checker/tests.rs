@@ -92,6 +92,12 @@ fn without_rules_each_case_has_its_plan() {
             "1:5/1@z1 2:5/1@z2 3:1/0a@z3 4:1/0@z1",
             "-",
         ),
+        (
+            "the zone of a store that leaves is free",
+            "1 2 3",
+            "1:5/1l@z1 2:5/1@z2 3:5/1@z3 4:9/0@z1 5:0/0@z2",
+            "add 4",
+        ),
         ("a full disk takes nothing", "1 2", "1:5/2 2:5/2 3:0/0f 4:4/0", "add 4"),
         ("leaders are granted", "1 2 3", "1:5/2 2:5/2 3:5/1g 4:5/0", "lead 3"),
         ("and stay", "3 2 1", "1:5/0 2:5/0 3:5/9g 4:5/0", "-"),
