@@ -22,12 +22,17 @@ const WISHES_MAX: usize = 100_000;
 const GROUPS_MAX: usize = 1024;
 const GROUP_MAX: Duration = Duration::from_secs(3600);
 
+/// Stores that peers leave, and those that they go to.
+type Moves = Vec<(StoreId, StoreId)>;
+/// Places of peers in their region, and the stores where they are to be.
+type Places = Vec<(usize, StoreId)>;
+
 /// Where a region is to be.
 #[derive(Clone, Debug, PartialEq)]
 struct Wish {
     why: Why,
     /// Peers that go, and where to, one after the other.
-    moves: Vec<(StoreId, StoreId)>,
+    moves: Moves,
     leader: Option<StoreId>,
     until: MonoTime,
 }
@@ -129,14 +134,7 @@ impl Wishes {
         self.put(now, fit, Why::Scatter, moves, Some(leader))
     }
 
-    fn put(
-        &mut self,
-        now: MonoTime,
-        fit: &Fit<'_>,
-        why: Why,
-        moves: Vec<(StoreId, StoreId)>,
-        leader: Option<StoreId>,
-    ) -> Result<(), Error> {
+    fn put(&mut self, now: MonoTime, fit: &Fit<'_>, why: Why, moves: Moves, leader: Option<StoreId>) -> Result<(), Error> {
         if self.wishes.len() >= WISHES_MAX {
             return Err(Error::Busy);
         }
@@ -194,7 +192,7 @@ impl Wish {
 
 impl Group {
     /// For each peer that serves a rule its place and the store where it is to be, and the moves that this takes.
-    fn choose_stores(&self, fit: &Fit<'_>) -> (Vec<(usize, StoreId)>, Vec<(StoreId, StoreId)>) {
+    fn choose_stores(&self, fit: &Fit<'_>) -> (Places, Moves) {
         let held = |store: StoreId| self.peers.get(&store).copied().unwrap_or_default();
         let (mut stores, mut moves) = (Vec::new(), Vec::new());
         for (at, peer, rule) in fit.served() {
