@@ -12,6 +12,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench engine    each engine: loads, synced batches, reads, memory, disk
 ///   cargo xtask bench kv        the whole system, beside a bare echo and etcd
 ///   cargo xtask bench build-cache   the build cache beside nginx (with dav-ext; wrk, zstd)
+///   cargo xtask bench placement     the placement driver with 100 stores and 1,000,000 regions that do nothing but what it says
 ///   cargo xtask bench tso       timestamps a second, of one placement driver and of three
 ///   cargo xtask bench idle      what 1 to 30,000 regions cost while nobody uses them, and a restart with them
 ///   cargo xtask bench cache-proxy   the cache proxy beside nutcracker and no proxy (with redis-server, memcached, strace)
@@ -37,6 +38,10 @@ pub fn run(args: &Args) -> Result<bool> {
         report.stage("bench", || script(service, &args.bench[1..]));
         return Ok(report.finish());
     }
+    if args.bench[0] == "placement" {
+        report.stage("bench", || placement(&args.bench[1..]));
+        return Ok(report.finish());
+    }
     if args.bench[0] == "clients" {
         return clients(report, &args.bench);
     }
@@ -59,6 +64,21 @@ fn clients(mut report: Report, arguments: &[String]) -> Result<bool> {
         report.stage("bench", || bench(&arguments));
     }
     Ok(report.finish())
+}
+
+/// The placement driver alone, over a world of stores: an example of its crate, so that nothing else has to be built.
+fn placement(arguments: &[String]) -> Result<Outcome> {
+    let mut command = workspace::cargo(&[
+        "run",
+        "--locked",
+        "--release",
+        "-p",
+        "ferrite-pd",
+        "--example",
+        "placement",
+        "--",
+    ]);
+    stage::run(command.args(arguments))
 }
 
 /// Runs `ferrite-bench`, which finds `ferrite` through the environment.

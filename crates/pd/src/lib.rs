@@ -11,8 +11,13 @@
 
 use base::{RegionId, StoreId, Ts};
 
+pub mod balance;
+pub mod checker;
+pub mod fit;
+pub mod fleet;
 pub mod gc;
 pub mod group;
+pub mod hot;
 pub mod log;
 pub mod machine;
 pub mod merges;
@@ -21,17 +26,21 @@ pub mod operator;
 pub mod planted;
 pub mod regions;
 pub mod request;
+pub mod rules;
 pub mod scheduling;
 pub mod shell;
 pub mod splits;
 pub mod state;
 pub mod stores;
+#[cfg(test)]
+mod testkit;
 pub mod tso;
+pub mod wishes;
 
 pub use machine::{Effects, Event, Machine, Options, Status};
-pub use operator::Operator;
-pub use regions::{DownPeer, KeyRange, Lookup, RegionInfo};
-pub use request::{Reply, Request};
+pub use operator::{Operator, Progress, Why};
+pub use regions::{DownPeer, Flow, KeyRange, Lookup, RegionInfo};
+pub use request::{Reply, Request, Want};
 pub use shell::{Handle, Pd, Transport};
 pub use state::State;
 pub use stores::{Liveness, StoreView};

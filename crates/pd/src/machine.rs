@@ -14,20 +14,25 @@ use proto::ferrite_pd::command::Kind as Command;
 use proto::metapb::{Store, StoreState};
 use proto::pdpb::StoreStats;
 
+use crate::fleet::Fleet;
+use crate::hot::Hot;
 use crate::log::{LogEvent, Proposal, ProposalId};
 use crate::merges::{self, Merges};
-use crate::operator::{self, Candidate, Operator, Operators, Wanted};
+use crate::operator::{Operator, Operators};
 use crate::planted::{self, Bug};
 use crate::regions::{Directory, KeyRange, Lookup, RegionInfo};
 use crate::request::{Reply, Request};
+use crate::rules::RuleSet;
 use crate::splits::Splits;
 use crate::state::{State, is_tombstone};
 use crate::stores::{Beats, StoreView};
 use crate::tso::{self, Tso};
+use crate::wishes::Wishes;
 use crate::{Error, MemberId};
 
 mod members;
 mod schedule;
+mod wants;
 
 /// Ids reserved at a time: few enough that restarts waste little, enough that the log seldom waits.
 const ID_RESERVE: u64 = 100;
@@ -144,8 +149,16 @@ pub struct Machine<T> {
     splits: Splits,
     merges: Merges,
     merge_after: Duration,
-    /// An order was carried out or given up since regions were last asked for: others may have waited for it.
-    settled: bool,
+    /// Of the state, compiled.
+    rules: RuleSet,
+    fleet: Fleet,
+    hot: Hot,
+    wishes: Wishes,
+    /// When a region was last moved without need.
+    shuffled: MonoTime,
+    /// Leaders should report, since when they were last asked to.
+    reports_due: bool,
+    reports_asked: MonoTime,
     tso: Tso,
     tso_waiting: VecDeque<(T, u32)>,
     ids: Range<u64>,
@@ -173,6 +186,7 @@ impl<T> Machine<T> {
         };
         let tso = Tso::new(state.tso_bound_ms);
         let regions = first_regions(&state);
+        let rules = state.scheduling.rules(state.max_peer_count);
         Machine {
             member,
             init: record::Init {
@@ -194,7 +208,13 @@ impl<T> Machine<T> {
             splits: Splits::default(),
             merges: Merges::default(),
             merge_after: options.merge_after,
-            settled: false,
+            rules,
+            fleet: Fleet::default(),
+            hot: Hot::default(),
+            wishes: Wishes::default(),
+            shuffled: MonoTime::default(),
+            reports_due: false,
+            reports_asked: MonoTime::default(),
             tso,
             tso_waiting: VecDeque::new(),
             ids: 0..0,
@@ -296,12 +316,20 @@ impl<T> Machine<T> {
                 let store = StoreId(stats.store_id);
                 let reply = self.on_store_heartbeat(now, wall, stats);
                 effects.reply.push((token, reply));
-                self.after_store_heartbeat(store, effects);
+                self.after_store_heartbeat(now, store, effects);
+            }
+            Request::Want(region, want) if self.state.is_bootstrapped() => {
+                self.ask_for_reports(now, effects);
+                effects.reply.push((token, self.on_want(now, region, &want)));
+            }
+            Request::Scatter { regions, group } if self.state.is_bootstrapped() => {
+                self.ask_for_reports(now, effects);
+                effects.reply.push((token, Ok(self.on_scatter(now, &regions, &group))));
             }
             Request::AllocIds { count } => self.on_alloc_ids(token, count, effects),
             Request::SplitAt(keys) if self.state.is_bootstrapped() => {
                 let fits = self.splits.want(now, keys);
-                effects.want_reports = true;
+                self.ask_for_reports(now, effects);
                 effects
                     .reply
                     .push((token, if fits { Ok(Reply::Done) } else { Err(Error::Busy) }));
@@ -341,6 +369,7 @@ impl<T> Machine<T> {
         self.state = State::from_record(state);
         (self.applied, self.snapshot) = (index, index);
         self.regions = first_regions(&self.state);
+        self.on_scheduling_changed();
         effects.status_changed = true;
     }
 
@@ -401,7 +430,7 @@ impl<T> Machine<T> {
                 })
             }
             Request::DropPin { name } if self.state.is_bootstrapped() => Command::DropPin(record::DropPin { name, now_seconds }),
-            Request::Schedule(change) if self.state.is_bootstrapped() => Command::Schedule(change),
+            Request::Schedule(change) if self.state.is_bootstrapped() => Command::Schedule(schedule::at(change, now_seconds)),
             request => return Err(request),
         })
     }
@@ -418,7 +447,12 @@ impl<T> Machine<T> {
                 self.state.stores.values().map(|store| self.view(now, store)).collect(),
             )),
             Request::Operators => Ok(self.standing_orders(now)),
-            Request::RegionHeartbeat(info) => self.on_region_heartbeat(now, info),
+            Request::OperatorOf(region) => Ok(Reply::OperatorOf(self.order_of(region))),
+            Request::GiveUp(region) => self.on_give_up(region),
+            Request::Scheduling => Ok(self.scheduling(wall)),
+            Request::CheckRules { start, limit } => Ok(self.check_rules(now, &start, limit)),
+            Request::Hot { limit } => Ok(self.hot_report(limit)),
+            Request::RegionHeartbeat(info) => self.on_region_heartbeat(now, wall, info),
             Request::Regions(lookups) => Ok(Reply::Regions(
                 lookups.iter().map(|lookup| self.regions.get(lookup).cloned()).collect(),
             )),
@@ -434,6 +468,8 @@ impl<T> Machine<T> {
             }),
             Request::Tso { .. }
             | Request::SplitAt(_)
+            | Request::Want(..)
+            | Request::Scatter { .. }
             | Request::Enlist(_)
             | Request::RemoveMember(_)
             | Request::TransferLeader(_)
@@ -491,15 +527,16 @@ impl<T> Machine<T> {
     fn on_store_heartbeat(&mut self, now: MonoTime, wall: WallTime, stats: StoreStats) -> Result<Reply, Error> {
         self.living_store(StoreId(stats.store_id))?;
         self.beats.put(now, wall, stats);
+        self.fleet.outdate();
         Ok(Reply::Done)
     }
 
-    fn on_region_heartbeat(&mut self, now: MonoTime, info: RegionInfo) -> Result<Reply, Error> {
+    fn on_region_heartbeat(&mut self, now: MonoTime, wall: WallTime, info: RegionInfo) -> Result<Reply, Error> {
         self.living_store(StoreId(info.leader.store_id))?;
         let id = info.id();
         self.merges.on_heartbeat(now, &info.region, &self.regions);
         self.regions.put(info)?;
-        Ok(Reply::Operator(self.operator(now, id)))
+        Ok(Reply::Operator(self.operator(now, wall, id)))
     }
 
     fn scan(&self, ranges: &[KeyRange], limit: usize, no_gaps: bool) -> Result<Reply, Error> {
@@ -618,8 +655,13 @@ impl<T> Machine<T> {
         let Some(command) = command else { return };
         let stores = self.state.stores.len();
         let outcome = self.state.apply(command);
+        if schedule::concerns(command) {
+            self.on_scheduling_changed();
+        }
         // Regions may use a further store, or must leave one.
-        effects.want_reports |= self.state.stores.len() > stores || matches!(command, Command::Schedule(_));
+        if self.state.stores.len() > stores || matches!(command, Command::Schedule(_)) {
+            self.ask_for_reports(now, effects);
+        }
         if outcome.is_ok() && matches!(command, Command::Bootstrap(_)) {
             self.regions = first_regions(&self.state);
         }
@@ -658,6 +700,7 @@ impl<T> Machine<T> {
         self.lease_until = MonoTime::default();
         effects.status_changed = true;
         self.beats = Beats::new(now);
+        self.fleet.outdate();
         self.tso = Tso::new(self.state.tso_bound_ms);
         self.ids = 0..0;
         self.ids_on_their_way = false;
@@ -681,62 +724,6 @@ impl<T> Machine<T> {
         effects
             .reply
             .extend(self.take_waiting().into_iter().map(|token| (token, Err(Error::NotLeader))));
-    }
-
-    /// What the region's leader should do next. Until it is done, it is told the same again.
-    fn operator(&mut self, now: MonoTime, id: RegionId) -> Option<Operator> {
-        let info = self.regions.get(&Lookup::Id(id))?;
-        let wanted = Wanted {
-            peers: self.state.max_peer_count as usize,
-            balance: self.state.scheduling.balances() && self.knows_regions(),
-        };
-        self.settled |= self.operators.review(now, info);
-        let stores: Vec<Candidate> = self.candidates(now);
-        if let Some(standing) = self.operators.standing(id, &stores) {
-            return Some(standing);
-        }
-        if wanted.is_met_by(info) {
-            self.operators.end_move(id);
-        }
-        let Some(plan) = operator::plan(info, wanted, &stores, self.operators.moves_from(id)) else {
-            let cuts = self.splits.within(now, &info.region);
-            if !cuts.is_empty() {
-                self.operators.settle(id);
-                return Some(Operator::Split(cuts));
-            }
-            let after = if self.knows_regions() {
-                self.merge_after
-            } else {
-                Duration::ZERO
-            };
-            return match self.merges.step(now, info, &self.regions, wanted, after) {
-                Some(merges::Step::Move(plan)) => self.operators.issue(now, info, plan, || self.ids.next().map(PeerId)),
-                step => {
-                    self.operators.settle(id);
-                    step.and_then(merges::Step::operator)
-                }
-            };
-        };
-        self.operators.issue(now, info, plan, || self.ids.next().map(PeerId))
-    }
-
-    fn candidates(&self, now: MonoTime) -> Vec<Candidate> {
-        let living = self.state.stores.values().filter(|store| !is_tombstone(store));
-        let candidate = |store: &Store| {
-            let id = StoreId(store.id);
-            let (load, arriving) = (self.regions.load(id), self.operators.arriving(id));
-            Candidate {
-                store: id,
-                liveness: self.beats.liveness(now, id),
-                regions: (load.regions + arriving).saturating_sub(self.operators.departing(id)),
-                leaders: self.operators.leaders(id, load.leaders),
-                arriving,
-                leaves: store.state() == StoreState::Offline,
-                evicts: self.state.scheduling.evicts(id),
-                location: self.state.scheduling.location(store),
-            }
-        };
-        living.map(candidate).collect()
     }
 }
 

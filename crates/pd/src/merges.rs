@@ -10,7 +10,7 @@ use std::time::Duration;
 use base::{MonoTime, RegionId, StoreId};
 use proto::metapb::{Peer, Region};
 
-use crate::operator::{Operator, Plan, Wanted};
+use crate::operator::Operator;
 use crate::regions::{Directory, Lookup, RegionInfo};
 
 /// A region is small up to so many bytes and keys.
@@ -27,19 +27,12 @@ const AT_ONCE: usize = 8;
 /// What is to be done for a region to go into its neighbour.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// A peer must move first: both need the same stores.
-    Move(Plan),
+    /// A peer must move first, from one of these stores to one of those: both need the same stores.
+    Move {
+        from: Vec<StoreId>,
+        to: Vec<StoreId>,
+    },
     Merge(Operator),
-}
-
-impl Step {
-    /// What its leader is told, if nothing has to move before.
-    pub fn operator(self) -> Option<Operator> {
-        match self {
-            Step::Merge(operator) => Some(operator),
-            Step::Move(_) => None,
-        }
-    }
 }
 
 /// See the module.
@@ -65,13 +58,14 @@ impl Merges {
         }
     }
 
-    /// What a region's leader should do next for the region to go into a neighbour, if it should.
+    /// What a region's leader should do next for the region to go into a neighbour, if it should. `fits` tells whether a region is as
+    /// rules want it, and these are the rules of the region that is to go.
     pub fn step(
         &mut self,
         now: MonoTime,
         info: &RegionInfo,
         regions: &Directory,
-        wanted: Wanted,
+        fits: impl Fn(&RegionInfo) -> bool,
         after: Duration,
     ) -> Option<Step> {
         self.under_way.retain(|_, (_, until)| *until > now);
@@ -80,7 +74,7 @@ impl Merges {
                 .get(&info.id())
                 .is_some_and(|(_, since)| now.since(*since) >= after)
         };
-        if after.is_zero() || !is_small(info) || !is_steady(info, wanted) || !is_old(info) {
+        if after.is_zero() || !is_small(info) || !is_steady(info) || !is_old(info) || !fits(info) {
             return None;
         }
         if self.under_way.len() >= AT_ONCE && !self.under_way.contains_key(&info.id()) {
@@ -93,7 +87,7 @@ impl Merges {
         let next = (!behind.is_empty())
             .then(|| regions.get(&Lookup::Key(behind.clone())))
             .flatten();
-        let fits = |other: &&std::sync::Arc<RegionInfo>| {
+        let may_take = |other: &&std::sync::Arc<RegionInfo>| {
             let whole = (
                 info.approximate_bytes + other.approximate_bytes,
                 info.approximate_keys + other.approximate_keys,
@@ -107,7 +101,8 @@ impl Merges {
             is_known
                 && is_free
                 && is_old(other)
-                && is_steady(other, wanted)
+                && is_steady(other)
+                && fits(other)
                 && whole.0 <= WHOLE_BYTES_MAX
                 && whole.1 <= WHOLE_KEYS_MAX
         };
@@ -118,10 +113,11 @@ impl Merges {
             .into_iter()
             .chain(next)
             .filter(|other| other.id() != info.id())
-            .filter(fits)
+            .filter(may_take)
             .min_by_key(|other| (other.approximate_bytes, other.id()))?;
-        if let Some(plan) = towards(&info.region, &target.region) {
-            return Some(Step::Move(plan));
+        let (from, to) = (lacking(&info.region, &target.region), lacking(&target.region, &info.region));
+        if !from.is_empty() || !to.is_empty() {
+            return Some(Step::Move { from, to });
         }
         self.under_way.insert(info.id(), (target.id(), now + PATIENCE));
         Some(Step::Merge(Operator::Merge(target.region.clone())))
@@ -133,20 +129,14 @@ fn is_small(info: &RegionInfo) -> bool {
     info.approximate_bytes > 0 && info.approximate_bytes <= BYTES_MAX && info.approximate_keys <= KEYS_MAX
 }
 
-fn is_steady(info: &RegionInfo, wanted: Wanted) -> bool {
-    wanted.is_met_by(info) && info.term > 0 && info.down_peers.is_empty() && info.pending_peers.is_empty()
+fn is_steady(info: &RegionInfo) -> bool {
+    info.term > 0 && info.down_peers.is_empty() && info.pending_peers.is_empty()
 }
 
-/// The peer of `source` that has to move for it to lie where `target` does.
-fn towards(source: &Region, target: &Region) -> Option<Plan> {
-    let holds = |region: &Region, store: u64| region.peers.iter().any(|peer| peer.store_id == store);
-    let lacks = |peer: &&Peer| !holds(source, peer.store_id);
-    let has_more = |peer: &&Peer| !holds(target, peer.store_id);
-    let to = target.peers.iter().find(lacks)?.store_id;
-    Some(Plan::AddLearner {
-        to: StoreId(to),
-        instead_of: source.peers.iter().find(has_more).map(|peer| StoreId(peer.store_id)),
-    })
+/// Stores that hold `one` and not `other`.
+fn lacking(one: &Region, other: &Region) -> Vec<StoreId> {
+    let lacks = |peer: &&Peer| other.peers.iter().all(|held| held.store_id != peer.store_id);
+    one.peers.iter().filter(lacks).map(|peer| StoreId(peer.store_id)).collect()
 }
 
 #[cfg(test)]
@@ -155,7 +145,6 @@ mod tests {
     use proto::metapb::RegionEpoch;
 
     const HOUR: Duration = Duration::from_secs(3600);
-    const WANTED: Wanted = Wanted { peers: 3, balance: true };
 
     fn info(id: u64, start: &str, end: &str, mib: u64, stores: [u64; 3]) -> RegionInfo {
         let peers: Vec<Peer> = stores
@@ -200,7 +189,7 @@ mod tests {
         /// Where region `id` is told to go, after so long.
         fn step(&mut self, after: Duration, id: u64) -> Option<Step> {
             let info = self.0.get(&Lookup::Id(RegionId(id))).expect("known").clone();
-            self.1.step(MonoTime(0) + after, &info, &self.0, WANTED, HOUR)
+            self.1.step(MonoTime(0) + after, &info, &self.0, |_| true, HOUR)
         }
 
         fn target(&mut self, after: Duration, id: u64) -> Option<u64> {
@@ -261,7 +250,7 @@ mod tests {
     #[test]
     fn a_region_moves_to_where_its_neighbour_lies() {
         let mut cluster = Cluster::new(&[info(1, "", "c", 1, [1, 2, 4]), info(2, "c", "", 30, [1, 2, 3])]);
-        let (to, instead_of) = (StoreId(3), Some(StoreId(4)));
-        assert_eq!(cluster.step(HOUR, 1), Some(Step::Move(Plan::AddLearner { to, instead_of })));
+        let (from, to) = (vec![StoreId(4)], vec![StoreId(3)]);
+        assert_eq!(cluster.step(HOUR, 1), Some(Step::Move { from, to }));
     }
 }

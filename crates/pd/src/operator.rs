@@ -1,27 +1,25 @@
-//! What a region's leader is told to do next: keeps every region at its number of living peers, spreads regions and leaders over the
-//! stores, empties stores that leave, and keeps leaders off stores that must not lead.
+//! What leaders of regions were told to do and have not done yet.
 //!
-//! [`plan`] is a pure function of one region and the stores, asked whenever the region's leader reports. A peer moves in steps, each of
-//! which follows from the region as it then is: a learner on the better store, so that the quorum does not grow before there is data behind
-//! it; its promotion once it has caught up; the removal of the worst peer of one too many, after leadership was handed over if that peer
-//! leads. [`Operators`] remembers what was told, for how long, and counts what is on its way to a store, so that one free store is not
-//! given everything at once. Placement by rules of ranges is not here.
+//! What is due follows from a region as its leader reports it ([`checker`](crate::checker), [`balance`](crate::balance),
+//! [`hot`](crate::hot), [`wishes`](crate::wishes)); here it becomes an order, told again until it is carried out or too old. [`Operators`]
+//! counts what is on its way to and from each store, so that one free store is not given everything at once, and remembers for a while how
+//! orders ended, for clients that wait for them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use base::{MonoTime, PeerId, RegionId, StoreId};
 use bytes::Bytes;
 use proto::metapb::{Peer, PeerRole};
 
+use crate::fleet::{Fleet, REGION_WEIGHT};
 use crate::regions::RegionInfo;
-use crate::stores::Liveness;
 
-/// Peers on their way to one store at a time: each is a raft snapshot.
-const ARRIVING_MAX: u64 = 4;
 /// An order that is not carried out for so long is forgotten, and thought over.
-const MOVE_MAX: Duration = Duration::from_secs(600);
+pub const MOVE_MAX: Duration = Duration::from_secs(600);
 const TRANSFER_MAX: Duration = Duration::from_secs(10);
+/// Ends of orders that are remembered.
+const ENDED_MAX: usize = 4096;
 
 /// One change of a region, for its leader to carry out.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,216 +49,92 @@ pub enum Plan {
     TransferLeader(Peer),
 }
 
-/// A store as [`plan`] sees it.
-#[derive(Clone, Debug)]
-pub struct Candidate {
-    pub store: StoreId,
-    pub liveness: Liveness,
-    /// How many regions have a peer there, and how many are led there, with those on their way counted.
-    pub regions: u64,
-    pub leaders: u64,
-    /// Peers on their way to it.
+/// What made an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    Repair,
+    Promote,
+    Remove,
+    LeaderRule,
+    Spread,
+    EvictLeader,
+    GrantLeader,
+    BalanceLeader,
+    BalanceRegion,
+    HotLeader,
+    HotPeer,
+    Scatter,
+    /// Somebody asked for it.
+    Wish,
+    Merge,
+    ShuffleLeader,
+    ShuffleRegion,
+}
+
+impl Why {
+    /// For people, and for clients, which know that of scattering.
+    pub fn name(self) -> &'static str {
+        match self {
+            Why::Repair => "add-lacking-peer",
+            Why::Promote => "promote-learner",
+            Why::Remove => "remove-spare-peer",
+            Why::LeaderRule => "leader-rule",
+            Why::Spread => "spread-by-location",
+            Why::EvictLeader => "evict-leader",
+            Why::GrantLeader => "grant-leader",
+            Why::BalanceLeader => "balance-leader",
+            Why::BalanceRegion => "balance-region",
+            Why::HotLeader => "move-hot-leader",
+            Why::HotPeer => "move-hot-peer",
+            Why::Scatter => "scatter-region",
+            Why::Wish => "admin",
+            Why::Merge => "merge-region",
+            Why::ShuffleLeader => "shuffle-leader",
+            Why::ShuffleRegion => "shuffle-region",
+        }
+    }
+}
+
+/// How far an order is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    Runs,
+    Done,
+    TookTooLong,
+    /// Given up, as it was worth it no more.
+    GivenUp,
+    /// By another order.
+    Replaced,
+}
+
+/// What is on its way to and from a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Moving {
     pub arriving: u64,
-    /// It is to be emptied.
-    pub leaves: bool,
-    /// It must not lead.
-    pub evicts: bool,
-    /// Where it stands, from the largest unit (a zone) to the smallest (a host), as far as it says.
-    pub location: Vec<String>,
-}
-
-impl Candidate {
-    /// Whether a peer there counts.
-    fn stays(&self) -> bool {
-        self.liveness != Liveness::Down && !self.leaves
-    }
-
-    fn takes_peers(&self) -> bool {
-        self.liveness == Liveness::Up && !self.leaves && self.arriving < ARRIVING_MAX
-    }
-
-    fn may_lead(&self) -> bool {
-        self.liveness == Liveness::Up && !self.leaves && !self.evicts
-    }
-}
-
-/// What is wanted of every region.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    pub peers: usize,
-    /// Whether to even out stores that are fine as they are.
-    pub balance: bool,
-}
-
-impl Wanted {
-    /// Whether a region has what is wanted, and nothing more on its way.
-    pub fn is_met_by(&self, info: &RegionInfo) -> bool {
-        info.region.peers.len() == self.peers && !info.region.peers.iter().any(is_learner)
-    }
-}
-
-/// The next step for a region; `None` when it is as it should be, must wait, or lacks a store to use. `moves_from` is the store that a peer
-/// is on its way from.
-pub fn plan(info: &RegionInfo, wanted: Wanted, stores: &[Candidate], moves_from: Option<StoreId>) -> Option<Plan> {
-    let peers = &info.region.peers;
-    let changes_now = peers
-        .iter()
-        .any(|peer| !matches!(peer.role(), PeerRole::Voter | PeerRole::Learner));
-    if changes_now {
-        return None;
-    }
-    let region = Region { info, stores };
-    if let Some(learner) = peers.iter().find(|peer| is_learner(peer)) {
-        return match region.is_fine(learner) {
-            false => Some(Plan::Remove(*learner)),
-            true => Some(Plan::Promote(*learner)).filter(|_| has_caught_up(info, learner)),
-        };
-    }
-    let unfit = peers.iter().any(|peer| !region.is_fine(peer));
-    if peers.len() > wanted.peers {
-        return region.remove_worst(moves_from);
-    }
-    if peers.len() < wanted.peers || unfit {
-        let target = region.best_target(None)?;
-        return Some(Plan::AddLearner {
-            to: target.store,
-            instead_of: None,
-        });
-    }
-    let suspect = peers.iter().any(|peer| !has_caught_up(info, peer));
-    region
-        .evict_leader()
-        .or_else(|| region.balance_leader().filter(|_| wanted.balance && !suspect))
-        .or_else(|| region.balance_peers().filter(|_| wanted.balance && !suspect))
-}
-
-/// A region among the stores.
-struct Region<'a> {
-    info: &'a RegionInfo,
-    stores: &'a [Candidate],
-}
-
-impl<'a> Region<'a> {
-    fn peers(&self) -> &'a [Peer] {
-        &self.info.region.peers
-    }
-
-    fn store_of(&self, peer: &Peer) -> Option<&'a Candidate> {
-        self.stores.iter().find(|store| store.store.0 == peer.store_id)
-    }
-
-    fn is_fine(&self, peer: &Peer) -> bool {
-        self.store_of(peer).is_some_and(Candidate::stays)
-    }
-
-    fn is_leader(&self, peer: &Peer) -> bool {
-        peer.id == self.info.leader.id
-    }
-
-    /// How far apart `store` stands from all peers but `without`: the more, the fewer of them a failed unit takes along. For each
-    /// peer the number of location units that differ, from the largest on; of all peers the nearest.
-    fn apart(&self, store: &Candidate, without: Option<u64>) -> usize {
-        let others = self.peers().iter().filter(|peer| Some(peer.id) != without);
-        let others = others
-            .filter_map(|peer| self.store_of(peer))
-            .filter(|other| other.store != store.store);
-        let levels = |other: &Candidate| {
-            let same = store.location.iter().zip(&other.location).take_while(|(a, b)| a == b).count();
-            store.location.len() - same
-        };
-        others.map(levels).min().unwrap_or(store.location.len())
-    }
-
-    /// The best store for a further peer, or for one that takes the place of `instead`.
-    fn best_target(&self, instead: Option<&Peer>) -> Option<&'a Candidate> {
-        let without = instead.map(|peer| peer.id);
-        let is_free = |store: &&Candidate| store.takes_peers() && self.peers().iter().all(|peer| peer.store_id != store.store.0);
-        let free = self.stores.iter().filter(is_free);
-        free.min_by_key(|store| (std::cmp::Reverse(self.apart(store, without)), store.regions, store.store))
-    }
-
-    /// Of one peer too many the worst goes: one on a store that is down or leaves, else the one that was to move, else the one that stands
-    /// nearest to others, else the one on the fullest store. Not while a good one lags.
-    fn remove_worst(&self, moves_from: Option<StoreId>) -> Option<Plan> {
-        let worth = |peer: &&Peer| match self.store_of(peer) {
-            None => (0, 0, std::cmp::Reverse(u64::MAX)),
-            Some(store) if store.liveness == Liveness::Down => (0, 1, std::cmp::Reverse(store.regions)),
-            Some(store) if store.leaves => (1, 0, std::cmp::Reverse(store.regions)),
-            Some(store) if Some(store.store) == moves_from => (2, 0, std::cmp::Reverse(store.regions)),
-            Some(store) => (3, self.apart(store, Some(peer.id)), std::cmp::Reverse(store.regions)),
-        };
-        let worst = self
-            .peers()
-            .iter()
-            .min_by_key(|peer| (worth(peer), self.is_leader(peer), peer.id))?;
-        let lags = |peer: &&Peer| peer.id != worst.id && self.is_fine(peer) && !has_caught_up(self.info, peer);
-        if self.peers().iter().any(|peer| lags(&peer)) {
-            return None;
-        }
-        match self.is_leader(worst) {
-            true => self.next_leader().map(|(peer, _)| Plan::TransferLeader(*peer)),
-            false => Some(Plan::Remove(*worst)),
-        }
-    }
-
-    /// The voter that had better lead than the one that does.
-    fn next_leader(&self) -> Option<(&'a Peer, &'a Candidate)> {
-        let others = self.peers().iter().filter(|peer| !self.is_leader(peer) && !is_learner(peer));
-        let able = others.filter_map(|peer| Some((peer, self.store_of(peer)?)));
-        let able = able.filter(|(peer, store)| store.may_lead() && has_caught_up(self.info, peer));
-        able.min_by_key(|(peer, store)| (store.leaders, peer.id))
-    }
-
-    fn evict_leader(&self) -> Option<Plan> {
-        let leads_on = self.store_of(&self.info.leader)?;
-        let must_go = leads_on.evicts || leads_on.leaves;
-        self.next_leader()
-            .filter(|_| must_go)
-            .map(|(peer, _)| Plan::TransferLeader(*peer))
-    }
-
-    fn balance_leader(&self) -> Option<Plan> {
-        let (from, (peer, to)) = (self.store_of(&self.info.leader)?, self.next_leader()?);
-        is_worth_moving(from.leaders, to.leaders).then_some(Plan::TransferLeader(*peer))
-    }
-
-    /// A peer for a store with less; the fullest store's peer goes when the new one has come.
-    fn balance_peers(&self) -> Option<Plan> {
-        let held = self.peers().iter().filter_map(|peer| Some((peer, self.store_of(peer)?)));
-        let (peer, from) = held.max_by_key(|(peer, store)| (store.regions, peer.id))?;
-        let to = self.best_target(Some(peer))?;
-        let no_nearer = self.apart(to, Some(peer.id)) >= self.apart(from, Some(peer.id));
-        (no_nearer && is_worth_moving(from.regions, to.regions)).then_some(Plan::AddLearner {
-            to: to.store,
-            instead_of: Some(from.store),
-        })
-    }
-}
-
-/// Whether one of `from` had better be one of `to`: they must differ by more than the move changes and by more than a twentieth, else
-/// stores that are as even as they get would swap for ever.
-fn is_worth_moving(from: u64, to: u64) -> bool {
-    from > to + 1 + to.div_ceil(20)
-}
-
-fn is_learner(peer: &Peer) -> bool {
-    peer.role() == PeerRole::Learner
-}
-
-fn has_caught_up(info: &RegionInfo, peer: &Peer) -> bool {
-    let is_down = info.down_peers.iter().any(|down| down.peer.id == peer.id);
-    !is_down && info.pending_peers.iter().all(|pending| pending.id != peer.id)
+    pub arriving_weight: u64,
+    /// Peers that have come and have no data yet.
+    pub catching_up: u64,
+    /// Peers that will leave, since others are on their way to take their place.
+    pub departing: u64,
+    pub departing_weight: u64,
+    /// Leaders to it less those from it.
+    pub leading: i64,
 }
 
 /// What leaders were told and have not carried out. Volatile: told anew after a restart.
 #[derive(Debug, Default)]
 pub struct Operators {
     issued: BTreeMap<RegionId, Issued>,
-    /// Peers on their way to each store, and leaders to it less those from it.
-    arriving: BTreeMap<StoreId, u64>,
-    leading: BTreeMap<StoreId, i64>,
-    /// Regions of which a peer moves, and from where; until the old peer is gone.
-    moves: BTreeMap<RegionId, StoreId>,
+    moving: BTreeMap<StoreId, Moving>,
+    /// Regions of which a peer moves, from where, and what it weighs; until the old peer is gone.
+    moves: BTreeMap<RegionId, (StoreId, u64)>,
+    /// Stores of new peers that have no data yet: each is a raft snapshot on its way.
+    catching_up: BTreeMap<RegionId, StoreId>,
+    /// How the last order of a region ended, and in which order they did.
+    ended: BTreeMap<RegionId, (Why, Progress)>,
+    ends: VecDeque<RegionId>,
+    /// Stores of which something has changed.
+    touched: Vec<StoreId>,
 }
 
 /// An order and since when it stands.
@@ -269,8 +143,10 @@ pub struct Issued {
     /// Of the region when it was told.
     conf_ver: u64,
     leader: StoreId,
+    weight: u64,
     since: MonoTime,
     plan: Plan,
+    pub why: Why,
     pub operator: Operator,
 }
 
@@ -310,53 +186,95 @@ impl Operators {
         self.issued.iter().map(|(region, issued)| (*region, issued))
     }
 
-    /// Peers on their way to a store.
-    pub fn arriving(&self, store: StoreId) -> u64 {
-        self.arriving.get(&store).copied().unwrap_or_default()
-    }
-
-    /// Leaders of a store, once those on their way have come and gone.
-    pub fn leaders(&self, store: StoreId, now: u64) -> u64 {
-        now.saturating_add_signed(self.leading.get(&store).copied().unwrap_or_default())
-    }
-
-    /// Peers that will leave a store, since others are on their way to take their place.
-    pub fn departing(&self, store: StoreId) -> u64 {
-        self.moves.values().filter(|from| **from == store).count() as u64
+    /// What is on its way to and from a store.
+    pub fn moving(&self, store: StoreId) -> Moving {
+        self.moving.get(&store).copied().unwrap_or_default()
     }
 
     /// The store from which a peer of the region moves.
     pub fn moves_from(&self, region: RegionId) -> Option<StoreId> {
-        self.moves.get(&region).copied()
+        self.moves.get(&region).map(|(from, _)| *from)
+    }
+
+    /// Stores of which something has changed since this was asked.
+    pub fn take_touched(&mut self) -> std::vec::Drain<'_, StoreId> {
+        self.touched.drain(..)
+    }
+
+    /// The region's order and how far it is, or how its last one ended.
+    pub fn progress(&self, region: RegionId) -> Option<(Why, Progress)> {
+        let standing = self.issued.get(&region).map(|issued| (issued.why, Progress::Runs));
+        standing.or_else(|| self.ended.get(&region).copied())
     }
 
     /// The region is as it should be, or its move was given up.
     pub fn end_move(&mut self, region: RegionId) {
-        self.moves.remove(&region);
+        if let Some((from, weight)) = self.moves.remove(&region) {
+            self.depart(from, weight, -1);
+        }
+    }
+
+    fn begin_move(&mut self, region: RegionId, from: StoreId, weight: u64) {
+        self.end_move(region);
+        self.moves.insert(region, (from, weight));
+        self.depart(from, weight, 1);
+    }
+
+    fn depart(&mut self, from: StoreId, weight: u64, by: i64) {
+        let moving = self.moving.entry(from).or_default();
+        moving.departing = moving.departing.saturating_add_signed(by);
+        moving.departing_weight = moving.departing_weight.saturating_add_signed(by * weight as i64);
+        self.touched.push(from);
     }
 
     /// Forgets what was told of a region if it was carried out or took too long; before a new plan is made. Whether an order stood that
     /// does not any more.
     pub fn review(&mut self, now: MonoTime, info: &RegionInfo) -> bool {
+        self.look_for_data(info);
         let Some(issued) = self.issued.get(&info.id()) else {
             return false;
         };
+        let arrives_at = issued.arrives_at();
         let done = issued.conf_ver != conf_ver(info) || (issued.leads().is_some() && issued.leader.0 != info.leader.store_id);
         let is_over = issued.is_over(now);
         if done || is_over {
-            self.settle(info.id());
+            self.settle(info.id(), if done { Progress::Done } else { Progress::TookTooLong });
         }
         if is_over && !done {
             self.end_move(info.id());
         }
+        if let Some(store) = arrives_at.filter(|store| done && is_pending(info, *store)) {
+            self.catching_up.insert(info.id(), store);
+            self.moving.entry(store).or_default().catching_up += 1;
+            self.touched.push(store);
+        }
         done || is_over
     }
 
+    /// Whether a new peer has got its data, or is gone.
+    fn look_for_data(&mut self, info: &RegionInfo) {
+        if self
+            .catching_up
+            .get(&info.id())
+            .is_some_and(|store| !is_pending(info, *store))
+        {
+            self.end_catching_up(info.id());
+        }
+    }
+
+    fn end_catching_up(&mut self, region: RegionId) {
+        if let Some(store) = self.catching_up.remove(&region) {
+            let moving = self.moving.entry(store).or_default();
+            moving.catching_up = moving.catching_up.saturating_sub(1);
+            self.touched.push(store);
+        }
+    }
+
     /// What was told and is waited for, if it is still worth it: a peer on its way to a store that stays, a change of leaders.
-    pub fn standing(&self, region: RegionId, stores: &[Candidate]) -> Option<Operator> {
+    pub fn standing(&self, region: RegionId, fleet: &Fleet) -> Option<Operator> {
         let issued = self.issued.get(&region)?;
         let waits = match issued.arrives_at() {
-            Some(target) => stores.iter().any(|store| store.store == target && store.stays()),
+            Some(target) => fleet.get(target).is_some_and(|store| store.stays()),
             None => issued.leads().is_some(),
         };
         waits.then(|| issued.operator.clone())
@@ -368,7 +286,7 @@ impl Operators {
         &mut self,
         now: MonoTime,
         info: &RegionInfo,
-        plan: Plan,
+        (plan, why): (Plan, Why),
         new_id: impl FnOnce() -> Option<PeerId>,
     ) -> Option<Operator> {
         if let Some(issued) = self.issued.get(&info.id()).filter(|issued| issued.conf_ver == conf_ver(info)) {
@@ -377,11 +295,12 @@ impl Operators {
                 return Some(issued.operator.clone());
             }
         }
+        let weight = info.approximate_bytes + REGION_WEIGHT;
         let operator = match plan.clone() {
             Plan::AddLearner { to, instead_of } => {
                 let id = new_id()?;
                 if let Some(from) = instead_of {
-                    self.moves.insert(info.id(), from);
+                    self.begin_move(info.id(), from, weight);
                 }
                 Operator::AddLearner(Peer {
                     id: id.0,
@@ -397,12 +316,14 @@ impl Operators {
             Plan::Remove(peer) => Operator::Remove(peer),
             Plan::TransferLeader(peer) => Operator::TransferLeader(peer),
         };
-        self.settle(info.id());
+        self.settle(info.id(), Progress::Replaced);
         let issued = Issued {
             conf_ver: conf_ver(info),
             leader: StoreId(info.leader.store_id),
+            weight,
             since: now,
             plan,
+            why,
             operator: operator.clone(),
         };
         self.count(&issued, 1);
@@ -410,23 +331,54 @@ impl Operators {
         Some(operator)
     }
 
-    /// The region is as it should be.
-    pub fn settle(&mut self, region: RegionId) {
+    /// The region's order stands no more.
+    pub fn settle(&mut self, region: RegionId, end: Progress) {
         if let Some(issued) = self.issued.remove(&region) {
             self.count(&issued, -1);
+            self.remember(region, issued.why, end);
+        }
+    }
+
+    /// Gives up what concerns regions that are there no more.
+    pub fn tidy(&mut self, is_there: impl Fn(RegionId) -> bool) {
+        let gone = |region: &&RegionId| !is_there(**region);
+        let orders: Vec<RegionId> = self.issued.keys().filter(gone).copied().collect();
+        orders.into_iter().for_each(|region| self.settle(region, Progress::GivenUp));
+        let moves: Vec<RegionId> = self.moves.keys().filter(gone).copied().collect();
+        moves.into_iter().for_each(|region| self.end_move(region));
+        let waiting: Vec<RegionId> = self.catching_up.keys().filter(gone).copied().collect();
+        waiting.into_iter().for_each(|region| self.end_catching_up(region));
+    }
+
+    /// Remembers how an order ended.
+    pub fn remember(&mut self, region: RegionId, why: Why, end: Progress) {
+        if self.ended.insert(region, (why, end)).is_none() {
+            self.ends.push_back(region);
+        }
+        if self.ends.len() > ENDED_MAX
+            && let Some(oldest) = self.ends.pop_front()
+        {
+            self.ended.remove(&oldest);
         }
     }
 
     fn count(&mut self, issued: &Issued, by: i64) {
         if let Some(store) = issued.arrives_at() {
-            let arriving = self.arriving.entry(store).or_default();
-            *arriving = arriving.saturating_add_signed(by);
+            let moving = self.moving.entry(store).or_default();
+            moving.arriving = moving.arriving.saturating_add_signed(by);
+            moving.arriving_weight = moving.arriving_weight.saturating_add_signed(by * issued.weight as i64);
+            self.touched.push(store);
         }
         if let Some((from, to)) = issued.leads() {
-            *self.leading.entry(from).or_default() -= by;
-            *self.leading.entry(to).or_default() += by;
+            self.moving.entry(from).or_default().leading -= by;
+            self.moving.entry(to).or_default().leading += by;
+            self.touched.extend([from, to]);
         }
     }
+}
+
+fn is_pending(info: &RegionInfo, store: StoreId) -> bool {
+    info.pending_peers.iter().any(|peer| peer.store_id == store.0)
 }
 
 fn conf_ver(info: &RegionInfo) -> u64 {

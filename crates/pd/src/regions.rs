@@ -26,6 +26,19 @@ pub struct RegionInfo {
     pub pending_peers: Vec<Peer>,
     pub approximate_bytes: u64,
     pub approximate_keys: u64,
+    /// What was read and written since the leader's last report.
+    pub flow: Flow,
+}
+
+/// What was read and written in a span of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    pub written_bytes: u64,
+    pub written_keys: u64,
+    pub read_bytes: u64,
+    pub read_keys: u64,
+    /// How long it took; zero: nothing is known.
+    pub millis: u32,
 }
 
 /// A peer that does not answer, and for how long.
@@ -110,13 +123,15 @@ impl RegionInfo {
 }
 
 fn invalid(region: &Region, fault: &str) -> Error {
-    Error::Invalid {
-        reason: format!("region {} {fault}", region.id),
-    }
+    invalid_reason(format!("region {} {fault}", region.id))
+}
+
+pub(crate) fn invalid_reason(reason: String) -> Error {
+    Error::Invalid { reason }
 }
 
 /// Whether a range that ends at `end` (empty: no end) reaches beyond `key`.
-fn ends_after(end: &[u8], key: &[u8]) -> bool {
+pub(crate) fn ends_after(end: &[u8], key: &[u8]) -> bool {
     end.is_empty() || end > key
 }
 
@@ -126,7 +141,12 @@ pub struct Directory {
     by_id: BTreeMap<RegionId, Arc<RegionInfo>>,
     by_start: BTreeMap<Bytes, RegionId>,
     loads: BTreeMap<StoreId, StoreLoad>,
+    /// Stores whose load has changed.
+    touched: Vec<StoreId>,
 }
+
+/// Stores whose load has changed are remembered up to here: whoever wants to know asks after each change.
+const TOUCHED_MAX: usize = 1024;
 
 impl Directory {
     pub fn len(&self) -> usize {
@@ -140,6 +160,11 @@ impl Directory {
     /// What `store` holds.
     pub fn load(&self, store: StoreId) -> StoreLoad {
         self.loads.get(&store).copied().unwrap_or_default()
+    }
+
+    /// Stores whose load has changed since this was asked.
+    pub fn take_touched(&mut self) -> std::vec::Drain<'_, StoreId> {
+        self.touched.drain(..)
     }
 
     pub fn get(&self, lookup: &Lookup) -> Option<&Arc<RegionInfo>> {
@@ -162,10 +187,14 @@ impl Directory {
 
     /// Takes what a leader told. A newer epoch displaces every older region that it overlaps.
     /// Errors with `StaleRegion` when the directory knows better: of this region, or of one that has taken part of its range.
-    pub fn put(&mut self, info: RegionInfo) -> Result<(), Error> {
+    pub fn put(&mut self, mut info: RegionInfo) -> Result<(), Error> {
         info.check()?;
         if let Some(known) = self.by_id.get(&info.id()) {
             check_not_stale(&info, known)?;
+            if known.epoch().version == info.epoch().version && has_same_range(&info.region, &known.region) {
+                self.renew(info);
+                return Ok(());
+            }
         }
         let displaced = self.others_in_range(&info);
         if let Some(newer) = displaced.iter().find(|other| info.epoch().version < other.epoch().version) {
@@ -174,8 +203,29 @@ impl Directory {
         for id in displaced.iter().map(|other| other.id()).chain([info.id()]) {
             self.remove(id);
         }
+        // Keys of a message hold on to all of it.
+        for key in [&mut info.region.start_key, &mut info.region.end_key] {
+            *key = Bytes::copy_from_slice(key);
+        }
         self.insert(Arc::new(info));
         Ok(())
+    }
+
+    /// Replaces what is known of a region whose range is as it was: nearly every report.
+    fn renew(&mut self, mut info: RegionInfo) {
+        let known = self.by_id.get_mut(&info.id()).expect("it was just seen");
+        let is_same = known.leader.id == info.leader.id
+            && known.approximate_bytes == info.approximate_bytes
+            && known.region.peers == info.region.peers;
+        // The keys that are known are kept, so that those of the report go, with the message that brought them.
+        info.region.start_key = known.region.start_key.clone();
+        info.region.end_key = known.region.end_key.clone();
+        let old = std::mem::replace(known, Arc::new(info));
+        if !is_same {
+            let new = known.clone();
+            self.count(&old, false);
+            self.count(&new, true);
+        }
     }
 
     fn holding(&self, key: &[u8]) -> Option<&Arc<RegionInfo>> {
@@ -207,12 +257,7 @@ impl Directory {
     }
 
     fn insert(&mut self, info: Arc<RegionInfo>) {
-        for peer in &info.region.peers {
-            let load = self.loads.entry(StoreId(peer.store_id)).or_default();
-            load.regions += 1;
-            load.leaders += u64::from(peer.id == info.leader.id);
-            load.bytes += info.approximate_bytes;
-        }
+        self.count(&info, true);
         self.by_start.insert(info.region.start_key.clone(), info.id());
         self.by_id.insert(info.id(), info);
     }
@@ -220,20 +265,30 @@ impl Directory {
     fn remove(&mut self, id: RegionId) {
         let Some(info) = self.by_id.remove(&id) else { return };
         self.by_start.remove(&info.region.start_key);
+        self.count(&info, false);
+    }
+
+    /// Adds a region to the loads of its stores, or takes it away.
+    fn count(&mut self, info: &RegionInfo, add: bool) {
+        let change = |sum: &mut u64, by: u64| *sum = if add { *sum + by } else { *sum - by };
         for peer in &info.region.peers {
             let store = StoreId(peer.store_id);
-            let load = self
-                .loads
-                .get_mut(&store)
-                .expect("inserting a region counts it on the store of each peer");
-            load.regions -= 1;
-            load.leaders -= u64::from(peer.id == info.leader.id);
-            load.bytes -= info.approximate_bytes;
+            let load = self.loads.entry(store).or_default();
+            change(&mut load.regions, 1);
+            change(&mut load.leaders, u64::from(peer.id == info.leader.id));
+            change(&mut load.bytes, info.approximate_bytes);
             if load.regions == 0 {
                 self.loads.remove(&store);
             }
+            if self.touched.len() < TOUCHED_MAX {
+                self.touched.push(store);
+            }
         }
     }
+}
+
+fn has_same_range(a: &Region, b: &Region) -> bool {
+    a.start_key == b.start_key && a.end_key == b.end_key
 }
 
 fn check_not_stale(info: &RegionInfo, known: &RegionInfo) -> Result<(), Error> {

@@ -11,7 +11,8 @@ use proto::pdpb::StoreStats;
 
 use crate::MemberId;
 use crate::gc::{Advanced, ServiceSafePoint};
-use crate::operator::Operator;
+use crate::hot::{Rates, StoreHeat};
+use crate::operator::{Operator, Progress, Why};
 use crate::regions::{KeyRange, Lookup, RegionInfo};
 use crate::stores::StoreView;
 
@@ -32,6 +33,28 @@ pub enum Request {
     Schedule(record::Schedule),
     /// Orders to regions that stand.
     Operators,
+    /// The order of a region, or how its last one ended.
+    OperatorOf(RegionId),
+    /// Has a region be elsewhere.
+    Want(RegionId, Want),
+    /// Gives up what a region was to do.
+    GiveUp(RegionId),
+    /// Peers and leaders of regions go to stores that hold few of the same group.
+    Scatter {
+        regions: Vec<RegionId>,
+        group: String,
+    },
+    /// How regions are to be spread.
+    Scheduling,
+    /// Looks whether so many regions from a region key on are as rules want them.
+    CheckRules {
+        start: Bytes,
+        limit: usize,
+    },
+    /// Stores with much to do, and so many regions.
+    Hot {
+        limit: usize,
+    },
     /// `count` ids, up to [`ID_COUNT_MAX`](crate::machine::ID_COUNT_MAX), for regions, peers and stores.
     AllocIds {
         count: u64,
@@ -89,6 +112,43 @@ pub enum Request {
     },
 }
 
+/// Where a region is to be.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Want {
+    /// The peer on this store is to lead.
+    Leader(StoreId),
+    /// The peer of the first store is to go to the second.
+    Move(StoreId, StoreId),
+}
+
+/// An order that stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    pub region: RegionId,
+    pub operator: Operator,
+    pub why: Why,
+    pub age: Duration,
+}
+
+/// How far the regions of a range are from what rules want.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RuleReport {
+    /// Regions looked at.
+    pub regions: usize,
+    /// Regions that are not as they should be, and why.
+    pub faults: Vec<(RegionId, String)>,
+    /// Where to go on, unless all were looked at.
+    pub next: Option<Bytes>,
+}
+
+/// What there is to do, in a second.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct HotReport {
+    pub stores: Vec<(StoreId, StoreHeat)>,
+    /// With the stores of their leaders.
+    pub regions: Vec<(RegionId, StoreId, Rates)>,
+}
+
 /// The answer to a [`Request`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
@@ -111,7 +171,15 @@ pub enum Reply {
     Bootstrapped(bool),
     Store(Box<StoreView>),
     Stores(Vec<StoreView>),
-    Operators(Vec<(RegionId, Operator, Duration)>),
+    Operators(Vec<Standing>),
+    OperatorOf(Option<(Why, Progress)>),
+    /// Regions that could not be.
+    Scattered {
+        failed: Vec<RegionId>,
+    },
+    Scheduling(Box<record::SchedulingAnswer>),
+    RulesChecked(RuleReport),
+    Hot(HotReport),
     /// What the leader should do with its region next.
     Operator(Option<Operator>),
     Regions(Vec<Option<Arc<RegionInfo>>>),

@@ -13,7 +13,7 @@ use proto::metapb::Region;
 /// Borders that wait at once; more are refused.
 const WANTED_MAX: usize = 10_000;
 /// Borders in one order.
-const AT_ONCE: usize = 64;
+pub const AT_ONCE: usize = 64;
 /// A border that did not come about by then is forgotten.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -127,7 +127,9 @@ impl State {
         let store = match kind {
             Schedule::DrainStore(store) | Schedule::KeepStore(store) | Schedule::RemoveStore(store) => *store,
             Schedule::EvictLeaders(store) | Schedule::AdmitLeaders(store) => *store,
-            Schedule::Balance(_) | Schedule::LocationLabels(_) => return Ok(self.scheduling.apply(kind)),
+            Schedule::GrantLeaders(store) | Schedule::RevokeLeaders(store) => *store,
+            Schedule::StoreLimit(limit) if limit.store != 0 => limit.store,
+            _ => return self.scheduling.apply(kind),
         };
         let store = StoreId(store);
         let known = self.stores.get_mut(&store).ok_or(Error::StoreNotFound { store })?;
@@ -142,7 +144,7 @@ impl State {
                 return Err(Error::Invalid { reason });
             }
             Schedule::RemoveStore(_) => (StoreState::Tombstone, NodeState::Removed),
-            _ => return Ok(self.scheduling.apply(kind)),
+            _ => return self.scheduling.apply(kind),
         };
         known.set_state(state);
         known.set_node_state(node_state);

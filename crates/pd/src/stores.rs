@@ -67,6 +67,13 @@ impl Beats {
         self.last.get(&store).map(|beat| beat.stats.region_count.into())
     }
 
+    /// How many bytes the store has room for, and how many of them are left; none while it gave no account.
+    pub fn room(&self, store: StoreId) -> (u64, u64) {
+        self.last
+            .get(&store)
+            .map_or((0, 0), |beat| (beat.stats.capacity, beat.stats.available))
+    }
+
     pub fn liveness(&self, now: MonoTime, store: StoreId) -> Liveness {
         match now.since(self.last.get(&store).map_or(self.since, |beat| beat.at)) {
             silence if silence >= DOWN_AFTER => Liveness::Down,

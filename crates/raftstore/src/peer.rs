@@ -19,6 +19,7 @@ mod split;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{MonoTime, PeerId, RegionId, StoreId};
 use engine::kv::{Context, Error, Modify, Reply, SnapshotRef};
@@ -164,6 +165,10 @@ pub struct Report {
     /// About how large the region is; zero while that is not known.
     pub bytes: u64,
     pub keys: u64,
+    /// What was put since the last report, and how long ago that was; zero: nothing is known.
+    pub put_bytes: u64,
+    pub put_keys: u64,
+    pub since: Duration,
 }
 
 /// What a step wants done, in any order but for what each field says.

@@ -11,6 +11,8 @@ use crate::gc::{GC_WORKER, TTL_FOREVER};
 use crate::log::memory::MemoryLog;
 use crate::stores::Liveness;
 
+mod placement;
+
 /// A machine over a log in memory, with clocks that tests turn.
 struct Bench {
     machine: Machine<u64>,

@@ -170,6 +170,7 @@ impl Peer {
 
     /// Tells the placement driver of the region.
     pub(super) fn report(&mut self, now: MonoTime, fx: &mut Effects) {
+        let since = now.since(self.reported);
         self.reported = now;
         self.refused_change = false;
         self.reported_lacking = self.lacking(now).collect();
@@ -187,6 +188,7 @@ impl Peer {
         }
         let (region, leader) = ((*self.region).clone(), self.me);
         let (bytes, keys) = self.size.about();
+        let (put_bytes, put_keys) = self.size.take_flow();
         fx.report = Some(Report {
             region,
             leader,
@@ -195,6 +197,9 @@ impl Peer {
             down,
             bytes,
             keys,
+            put_bytes,
+            put_keys,
+            since,
         });
     }
 }

@@ -27,6 +27,9 @@ pub(super) struct Size {
     is_known: bool,
     put_bytes: u64,
     put_keys: u64,
+    /// Put since the last report.
+    flow_bytes: u64,
+    flow_keys: u64,
     measuring: bool,
     /// No walk before this tick.
     next_walk: u64,
@@ -55,6 +58,13 @@ impl Size {
     pub fn on_put(&mut self, bytes: u64, keys: u64) {
         self.put_bytes += bytes;
         self.put_keys += keys;
+        self.flow_bytes += bytes;
+        self.flow_keys += keys;
+    }
+
+    /// Bytes and keys put since this was asked.
+    pub fn take_flow(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.flow_bytes), std::mem::take(&mut self.flow_keys))
     }
 
     /// Another region became part of it.
@@ -97,6 +107,8 @@ impl Peer {
             bytes: measured.bytes,
             keys: measured.keys,
             is_known: true,
+            flow_bytes: self.size.flow_bytes,
+            flow_keys: self.size.flow_keys,
             ..Size::default()
         };
         if measured.cuts.is_empty() || !self.is_leader() {

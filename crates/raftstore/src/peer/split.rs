@@ -1,6 +1,7 @@
 //! How a region becomes several: proposed here, carried out by the applier, told to this peer; and how a peer begins that waited for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{MonoTime, RegionId};
 use engine::kv::Error;
@@ -79,6 +80,9 @@ impl Peer {
             down: Vec::new(),
             bytes,
             keys,
+            put_bytes: 0,
+            put_keys: 0,
+            since: Duration::ZERO,
         })
     }
 

@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use base::MonoTime;
 use client::RawClient;
 use proto::ferrite_pd::pd_peers_client::PdPeersClient;
-use proto::ferrite_pd::{RemoveMemberRequest, TransferLeaderRequest};
+use proto::ferrite_pd::{MembersRequest, RemoveMemberRequest, TransferLeaderRequest};
 use proto::pdpb::{GetMembersResponse, Member};
 use serde_json::json;
 use tonic::Code;
@@ -28,7 +28,7 @@ pub struct MemberArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Act {
-    /// List them, which is also done without a command.
+    /// List them, which is also done without a command. A learner does not vote yet.
     List,
     /// Take a member out for good; it hands over first if it leads. A majority of the others must run.
     Remove {
@@ -74,17 +74,40 @@ pub async fn run(client: &RawClient, out: &mut Output<impl Write>, args: &Member
 
 async fn list(client: &RawClient, out: &mut Output<impl Write>) -> anyhow::Result<bool> {
     let answer = client.pd().members().await?;
-    let leader = answer.leader.map_or(0, |leader| leader.member_id);
+    let leads = answer.leader.map_or(0, |leader| leader.member_id);
+    let learners = learners(client).await?;
     let rows = answer.members.iter().map(|member| {
+        let role = match member.member_id {
+            id if id == leads => "leader",
+            id if learners.contains(&id) => "learner",
+            _ => "follower",
+        };
         vec![
             ("id", member.member_id.into()),
             ("name", member.name.as_str().into()),
-            ("role", if member.member_id == leader { "leader" } else { "follower" }.into()),
+            ("role", role.into()),
             ("urls", json!(member.client_urls)),
         ]
     });
     out.table(rows.collect())?;
     Ok(true)
+}
+
+/// Ids of members that do not vote yet, as the leader knows; none while nobody leads.
+async fn learners(client: &RawClient) -> anyhow::Result<Vec<u64>> {
+    let cluster_id = client.pd().cluster_id();
+    let Some((mut link, _)) = leader(client).await? else {
+        return Ok(Vec::new());
+    };
+    match link.list_members(MembersRequest { cluster_id }).await {
+        Ok(answer) => {
+            let learners = answer.into_inner().members.into_iter().filter(|member| member.is_learner);
+            Ok(learners.map(|member| member.id).collect())
+        }
+        // A leader of an earlier version does not tell.
+        Err(status) if matches!(status.code(), Code::Unimplemented | Code::Unavailable) => Ok(Vec::new()),
+        Err(status) => bail!("{}", status.message()),
+    }
 }
 
 /// The member of a name or an id; what does not exist is a no, not an error.

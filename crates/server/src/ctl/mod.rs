@@ -7,6 +7,7 @@ mod inspect;
 mod locks;
 mod member;
 mod output;
+mod rule;
 mod schedule;
 mod text;
 mod txn;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = r#"Examples:
   ferrite ctl store                          all stores; one by its id: ferrite ctl store 1
   ferrite ctl region --key greeting          which region holds a key
   ferrite ctl region --split-at m            let a region begin at a key
+  ferrite ctl rule set app/copies --count 5  five copies of every region; list, check and remove tell and undo
   ferrite ctl member                         members of the placement driver; remove and transfer-leader change them
   ferrite ctl mvcc greeting                  every version and lock of a key
   ferrite ctl locks                          locks of transactions, and who waits for them
@@ -90,8 +92,10 @@ pub enum Command {
     Store(schedule::StoreArgs),
     #[command(subcommand)]
     Scheduler(schedule::SchedulerAct),
-    /// List orders to regions that are being carried out.
-    Operator,
+    Operator(schedule::OperatorArgs),
+    #[command(subcommand)]
+    Rule(rule::RuleAct),
+    Hot(schedule::HotArgs),
     Region(inspect::RegionArgs),
     Member(member::MemberArgs),
     /// Print a fresh timestamp.
@@ -123,11 +127,13 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Put { key, value, ttl } => data::put(&client, &out, &key, &value, ttl).await,
         Command::Del { key } => data::del(&client, &out, &key).await,
         Command::Scan(scan) => data::scan(&client, &mut out, &scan).await,
-        Command::Store(schedule::StoreArgs { act: Some(act), .. }) => schedule::change(&client, act.change(), time).await,
+        Command::Store(schedule::StoreArgs { act: Some(act), .. }) => schedule::change(&client, act.change()?, time).await,
         Command::Store(schedule::StoreArgs { id: None, .. }) => inspect::stores(&client, &mut out).await,
         Command::Store(schedule::StoreArgs { id: Some(id), .. }) => inspect::store(&client, &mut out, id).await,
-        Command::Scheduler(act) => schedule::change(&client, act.change(), time).await,
-        Command::Operator => schedule::operators(&client, &mut out).await,
+        Command::Scheduler(act) => schedule::scheduler(&client, &mut out, &act, time).await,
+        Command::Operator(operator) => schedule::operator(&client, &mut out, &operator).await,
+        Command::Rule(act) => rule::run(&client, &mut out, &act, time).await,
+        Command::Hot(hot) => schedule::hot(&client, &mut out, &hot).await,
         Command::Region(region) => inspect::regions(&client, &mut out, &region).await,
         Command::Member(member) => member::run(&client, &mut out, &member, time).await,
         Command::Tso => inspect::tso(&client, &mut out).await,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use engine::{Batch, Cf, Engine, FjallEngine, keys, kv};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use pd::{Operator, RegionInfo};
+use pd::{Flow, Operator, RegionInfo};
 use proto::metapb::{Peer, Region, RegionEpoch, Store, StoreLabel};
 use proto::pdpb::StoreStats;
 use raftstore::command::{ConfKind, ConfOne};
@@ -515,6 +515,12 @@ impl Reporter for ToPd {
             pending_peers: report.pending,
             approximate_bytes: report.bytes,
             approximate_keys: report.keys,
+            flow: Flow {
+                written_bytes: report.put_bytes,
+                written_keys: report.put_keys,
+                millis: u32::try_from(report.since.as_millis()).unwrap_or(u32::MAX),
+                ..Flow::default()
+            },
         });
     }
 

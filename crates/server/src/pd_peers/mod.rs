@@ -3,18 +3,18 @@
 //! [`Peers`] is served before its member takes part, so that members which begin together find each other ([`begin`]).
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use base::RegionId;
+use base::{RegionId, StoreId};
 use futures::StreamExt;
 use parking_lot::Mutex;
 use pd::log::Identity;
-use pd::{Handle, MemberId, Operator, Reply, Request};
+use pd::{Handle, MemberId, Reply, Request, Want};
 use proto::ferrite_pd::pd_peers_server::{PdPeers, PdPeersServer};
 use proto::ferrite_pd::*;
 use tonic::{Request as Call, Response, Status, Streaming};
 
 pub mod begin;
+mod told;
 mod transport;
 
 pub use transport::Links;
@@ -62,6 +62,14 @@ impl Peers {
         }
     }
 
+    /// Asks, and makes the answer of the reply.
+    async fn told<A>(&self, request: Request, tell: impl FnOnce(Reply) -> A) -> Result<Response<A>, Status> {
+        match ask(&self.handle, request).await {
+            Ok(reply) => Ok(Response::new(tell(reply))),
+            Err(refused) => Err(error::to_status(refused)),
+        }
+    }
+
     fn check_cluster(&self, cluster_id: u64) -> Result<(), Status> {
         let known = self.handle.cluster();
         match known.0 == cluster_id {
@@ -70,23 +78,6 @@ impl Peers {
                 "this is a member of cluster {known}, not of {cluster_id}"
             ))),
         }
-    }
-}
-
-fn told((region, operator, age): (RegionId, Operator, Duration)) -> StandingOperator {
-    let (kind, peer) = match operator {
-        Operator::AddLearner(peer) => ("add-learner", Some(peer)),
-        Operator::Promote(peer) => ("promote", Some(peer)),
-        Operator::Remove(peer) => ("remove", Some(peer)),
-        Operator::TransferLeader(peer) => ("transfer-leader", Some(peer)),
-        Operator::Split(_) => ("split", None),
-        Operator::Merge(_) => ("merge", None),
-    };
-    StandingOperator {
-        region_id: region.0,
-        kind: kind.to_owned(),
-        peer,
-        age_seconds: age.as_secs(),
     }
 }
 
@@ -140,13 +131,58 @@ impl PdPeers for Peers {
 
     async fn get_operators(&self, call: Call<OperatorsRequest>) -> Result<Response<OperatorsAnswer>, Status> {
         self.check_cluster(call.into_inner().cluster_id)?;
-        match ask(&self.handle, Request::Operators).await {
-            Ok(Reply::Operators(standing)) => {
-                let operators = standing.into_iter().map(told).collect();
-                Ok(Response::new(OperatorsAnswer { operators }))
+        self.told(Request::Operators, told::operators).await
+    }
+
+    async fn add_operator(&self, call: Call<AddOperatorRequest>) -> Result<Response<Done>, Status> {
+        let request = call.into_inner();
+        self.check_cluster(request.cluster_id)?;
+        let region = RegionId(request.region_id);
+        let wanted = match request
+            .kind
+            .ok_or_else(|| Status::invalid_argument("this version does not know that order"))?
+        {
+            add_operator_request::Kind::TransferLeader(store) => Request::Want(region, Want::Leader(StoreId(store))),
+            add_operator_request::Kind::MovePeer(MovePeer { from_store, to_store }) => {
+                Request::Want(region, Want::Move(StoreId(from_store), StoreId(to_store)))
             }
-            Ok(other) => unreachable!("a reply to another request: {other:?}"),
-            Err(refused) => Err(error::to_status(refused)),
-        }
+            add_operator_request::Kind::Scatter(group) => {
+                let regions = vec![region];
+                return self.told(Request::Scatter { regions, group }, |_| Done {}).await;
+            }
+        };
+        self.done(wanted).await
+    }
+
+    async fn remove_operator(&self, call: Call<RemoveOperatorRequest>) -> Result<Response<Done>, Status> {
+        let RemoveOperatorRequest { cluster_id, region_id } = call.into_inner();
+        self.check_cluster(cluster_id)?;
+        self.done(Request::GiveUp(RegionId(region_id))).await
+    }
+
+    async fn get_scheduling(&self, call: Call<SchedulingRequest>) -> Result<Response<SchedulingAnswer>, Status> {
+        self.check_cluster(call.into_inner().cluster_id)?;
+        self.told(Request::Scheduling, told::scheduling).await
+    }
+
+    async fn check_rules(&self, call: Call<CheckRulesRequest>) -> Result<Response<CheckRulesAnswer>, Status> {
+        let request = call.into_inner();
+        self.check_cluster(request.cluster_id)?;
+        let look = Request::CheckRules {
+            start: request.start_key,
+            limit: request.limit as usize,
+        };
+        self.told(look, told::rules_checked).await
+    }
+
+    async fn get_hot(&self, call: Call<HotRequest>) -> Result<Response<HotAnswer>, Status> {
+        let HotRequest { cluster_id, limit } = call.into_inner();
+        self.check_cluster(cluster_id)?;
+        self.told(Request::Hot { limit: limit as usize }, told::hot).await
+    }
+
+    async fn list_members(&self, call: Call<MembersRequest>) -> Result<Response<MembersAnswer>, Status> {
+        self.check_cluster(call.into_inner().cluster_id)?;
+        self.told(Request::Members, told::members).await
     }
 }

@@ -1,9 +1,9 @@
 //! Regions, heartbeats and operators between their form on the wire and that of `pd`.
 
-use pd::{DownPeer, Operator, RegionInfo};
+use pd::{DownPeer, Flow, Operator, RegionInfo};
 use proto::eraftpb::ConfChangeType;
 use proto::metapb::Region;
-use proto::pdpb::{self, PeerStats, RegionHeartbeatRequest, RegionHeartbeatResponse};
+use proto::pdpb::{self, PeerStats, RegionHeartbeatRequest, RegionHeartbeatResponse, TimeInterval};
 
 use super::Answer;
 
@@ -24,7 +24,20 @@ pub fn heartbeat_of_wire(request: RegionHeartbeatRequest) -> RegionInfo {
         pending_peers: request.pending_peers,
         approximate_bytes: request.approximate_size.saturating_mul(MIB),
         approximate_keys: request.approximate_keys,
+        flow: Flow {
+            written_bytes: request.bytes_written,
+            written_keys: request.keys_written,
+            read_bytes: request.bytes_read,
+            read_keys: request.keys_read,
+            millis: request.interval.map_or(0, millis),
+        },
     }
+}
+
+/// The wire tells times in seconds.
+fn millis(interval: TimeInterval) -> u32 {
+    let seconds = interval.end_timestamp.saturating_sub(interval.start_timestamp);
+    u32::try_from(seconds.saturating_mul(1000)).unwrap_or(u32::MAX)
 }
 
 /// The heartbeat of a region, without header.
@@ -37,6 +50,15 @@ pub fn heartbeat_to_wire(info: RegionInfo) -> RegionHeartbeatRequest {
         pending_peers: info.pending_peers,
         approximate_size: info.approximate_bytes.div_ceil(MIB),
         approximate_keys: info.approximate_keys,
+        bytes_written: info.flow.written_bytes,
+        keys_written: info.flow.written_keys,
+        bytes_read: info.flow.read_bytes,
+        keys_read: info.flow.read_keys,
+        // Only how long it is counts.
+        interval: Some(TimeInterval {
+            start_timestamp: 0,
+            end_timestamp: u64::from(info.flow.millis).div_ceil(1000),
+        }),
         ..RegionHeartbeatRequest::default()
     }
 }
@@ -151,7 +173,8 @@ answers! {
     DeleteGcBarrierResponse, GetAllKeyspacesGcStatesResponse, GetAllStoresResponse, GetClusterConfigResponse,
     GetClusterInfoResponse, GetGcSafePointResponse, GetGcStateResponse, GetMembersResponse, GetMinTsResponse, GetRegionResponse,
     GetStoreResponse, IsBootstrappedResponse, IsSnapshotRecoveringResponse, PutClusterConfigResponse, PutStoreResponse,
-    AskBatchSplitResponse, QueryRegionResponse, RegionHeartbeatResponse, ScanRegionsResponse, SetGcBarrierResponse,
+    AskBatchSplitResponse, GetOperatorResponse, ReportBatchSplitResponse, ReportSplitResponse, ScatterRegionResponse,
+    SplitAndScatterRegionsResponse, QueryRegionResponse, RegionHeartbeatResponse, ScanRegionsResponse, SetGcBarrierResponse,
     SplitRegionsResponse, StoreHeartbeatResponse,
     TsoResponse, UpdateGcSafePointResponse, UpdateServiceGcSafePointResponse,
     GetAllGcSafePointV2Response, GetGcSafePointV2Response, UpdateGcSafePointV2Response, UpdateServiceSafePointV2Response,

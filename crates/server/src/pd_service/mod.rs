@@ -2,8 +2,8 @@
 //!
 //! Every answer begins with a header that names the cluster, and errors that clients must tell apart travel in it under an OK
 //! status. A member that does not lead answers who does, and all else with UNAVAILABLE, "not leader". A request for another cluster is
-//! refused, except the two with which clients begin. RPCs that are not here answer UNIMPLEMENTED, on which clients fall back: scattering,
-//! global configuration, keyspaces other than the default one.
+//! refused, except the two with which clients begin. RPCs that are not here answer UNIMPLEMENTED, on which clients fall back: global
+//! configuration, keyspaces other than the default one.
 
 use std::sync::Arc;
 
@@ -20,6 +20,7 @@ mod convert;
 pub(crate) mod error;
 pub mod forward;
 mod keyspace;
+mod orders;
 mod rpc;
 
 #[cfg(test)]

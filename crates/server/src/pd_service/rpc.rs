@@ -15,6 +15,7 @@ use tonic::codegen::BoxStream;
 use tonic::{Request as Call, Response, Status, Streaming};
 
 use super::convert::{found, heartbeat_of_wire, in_lists, operator_to_wire};
+use super::orders::{operator_kind, operator_status, percentage};
 use super::{CLUSTER_VERSION, PdService, ask, error};
 
 /// Requests of one stream that are worked on at once; answers keep their order. More wait in the stream's window.
@@ -491,58 +492,119 @@ impl Pd for PdService {
         self.answer(header, request, told).await
     }
 
+    /// Leaders tell of the parts themselves: nothing has to be done.
+    async fn report_batch_split(&self, call: Call<ReportBatchSplitRequest>) -> Outcome<ReportBatchSplitResponse> {
+        self.check_cluster(call.into_inner().header)?;
+        let header = Some(self.header(None));
+        Ok(Response::new(ReportBatchSplitResponse { header }))
+    }
+
+    async fn report_split(&self, call: Call<ReportSplitRequest>) -> Outcome<ReportSplitResponse> {
+        self.check_cluster(call.into_inner().header)?;
+        let header = Some(self.header(None));
+        Ok(Response::new(ReportSplitResponse { header }))
+    }
+
     /// Waits until regions end at the keys, for a few seconds at most.
     async fn split_regions(&self, call: Call<SplitRegionsRequest>) -> Outcome<SplitRegionsResponse> {
         let SplitRegionsRequest { header, split_keys, .. } = call.into_inner();
         self.check_cluster(header)?;
-        let refused = |error| -> Outcome<SplitRegionsResponse> {
-            Ok(Response::new(SplitRegionsResponse {
+        Ok(Response::new(match self.split_at(&split_keys).await {
+            Ok(regions_id) => SplitRegionsResponse {
+                header: Some(self.header(None)),
+                finished_percentage: percentage(regions_id.len(), split_keys.len()),
+                regions_id,
+            },
+            Err(error) => SplitRegionsResponse {
                 header: Some(self.header(Some(error::to_wire(error)?))),
                 ..SplitRegionsResponse::default()
-            }))
-        };
-        let mut begins = Vec::new();
-        for _ in 0..SPLIT_LOOKS {
-            let lookups = split_keys.iter().cloned().map(Lookup::Key).collect();
-            let found = match ask(&self.handle, Request::Regions(lookups)).await {
-                Ok(Reply::Regions(found)) => found,
-                Ok(other) => mismatch(other),
-                Err(error) => return refused(error),
-            };
-            let begins_there = |(info, key): (&Option<Arc<RegionInfo>>, &bytes::Bytes)| {
-                info.as_ref()
-                    .filter(|info| info.region.start_key == *key)
-                    .map(|info| info.region.id)
-            };
-            begins = found.iter().zip(&split_keys).filter_map(begins_there).collect();
-            if begins.len() == split_keys.len() {
-                break;
-            }
-            if let Err(error) = ask(&self.handle, Request::SplitAt(split_keys.clone())).await {
-                return refused(error);
-            }
-            tokio::time::sleep(SPLIT_PAUSE).await;
-        }
-        let finished_percentage = (100 * begins.len() as u64)
-            .checked_div(split_keys.len() as u64)
-            .unwrap_or(100);
-        Ok(Response::new(SplitRegionsResponse {
-            header: Some(self.header(None)),
-            finished_percentage,
-            regions_id: begins,
+            },
         }))
     }
 
-    /// Operators are told with heartbeats and not kept for others to watch.
+    /// Answers once it is known where the regions go, not when they are there: `GetOperator` tells that.
+    async fn scatter_region(&self, call: Call<ScatterRegionRequest>) -> Outcome<ScatterRegionResponse> {
+        let ScatterRegionRequest {
+            header,
+            region_id,
+            regions_id,
+            group,
+            ..
+        } = call.into_inner();
+        // Older clients name one.
+        let one = Some(region_id).filter(|id| *id != 0 && regions_id.is_empty());
+        let regions: Vec<RegionId> = regions_id.into_iter().chain(one).map(RegionId).collect();
+        let wanted = regions.len();
+        let told = fill!(Reply::Scattered { failed } => ScatterRegionResponse {
+            finished_percentage: percentage(wanted - failed.len(), wanted),
+            failed_regions_id: failed.into_iter().map(|region| region.0).collect(),
+            header: None,
+        });
+        self.answer(header, Request::Scatter { regions, group }, told).await
+    }
+
+    async fn split_and_scatter_regions(
+        &self,
+        call: Call<SplitAndScatterRegionsRequest>,
+    ) -> Outcome<SplitAndScatterRegionsResponse> {
+        let SplitAndScatterRegionsRequest {
+            header,
+            split_keys,
+            group,
+            ..
+        } = call.into_inner();
+        self.check_cluster(header)?;
+        let done = match self.split_at(&split_keys).await {
+            Ok(regions_id) => self
+                .scatter(&regions_id, group)
+                .await
+                .map(|scattered| (regions_id, scattered)),
+            Err(error) => Err(error),
+        };
+        Ok(Response::new(match done {
+            Ok((regions_id, scattered)) => SplitAndScatterRegionsResponse {
+                header: Some(self.header(None)),
+                split_finished_percentage: percentage(regions_id.len(), split_keys.len()),
+                scatter_finished_percentage: percentage(scattered, regions_id.len()),
+                regions_id,
+            },
+            Err(error) => SplitAndScatterRegionsResponse {
+                header: Some(self.header(Some(error::to_wire(error)?))),
+                ..SplitAndScatterRegionsResponse::default()
+            },
+        }))
+    }
+
+    /// The order of a region, or how its last one ended.
     async fn get_operator(&self, call: Call<GetOperatorRequest>) -> Outcome<GetOperatorResponse> {
-        self.check_cluster(call.into_inner().header)?;
-        let error = Error {
+        let GetOperatorRequest { header, region_id } = call.into_inner();
+        let found = fill!(Reply::OperatorOf(found) => found);
+        let mut order = None;
+        let answer = |reply| {
+            order = found(reply);
+            GetOperatorResponse::default()
+        };
+        let answer = self.answer(header, Request::OperatorOf(RegionId(region_id)), answer).await?;
+        if answer.get_ref().header.as_ref().is_some_and(|header| header.error.is_some()) {
+            return Ok(answer);
+        }
+        let error = order.is_none().then(|| Error {
             r#type: ErrorType::RegionNotFound as i32,
             message: "Not Found".to_owned(),
-        };
-        Ok(Response::new(GetOperatorResponse {
-            header: Some(self.header(Some(error))),
-            ..GetOperatorResponse::default()
+        });
+        let header = Some(self.header(error));
+        Ok(Response::new(match order {
+            None => GetOperatorResponse {
+                header,
+                ..GetOperatorResponse::default()
+            },
+            Some((why, progress)) => GetOperatorResponse {
+                header,
+                region_id,
+                desc: why.name().into(),
+                status: operator_status(progress) as i32,
+                kind: operator_kind(why).into(),
+            },
         }))
     }
 }
@@ -639,10 +701,6 @@ impl PdService {
 /// How often a key's region is looked for that nobody holds, and how long between two looks: clients take none for an answer.
 const GAP_LOOKS: u32 = 10;
 const GAP_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-/// How often new borders are looked for, and how long between two looks.
-const SPLIT_LOOKS: u32 = 50;
-const SPLIT_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
-
 /// Stands for "no keyspace" where keyspaces have ids.
 const KEYSPACE_NONE: u32 = u32::MAX;
 

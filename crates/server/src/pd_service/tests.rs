@@ -26,6 +26,7 @@ use tonic::transport::Channel;
 use super::*;
 
 mod safe_points;
+mod scatter;
 
 const CLUSTER: u64 = 4242;
 
@@ -629,13 +630,13 @@ async fn configuration_operators_and_unknown_rpcs() {
         .into_inner();
     must_be_ok(recovering.header);
     assert!(!recovering.marked);
-    let scatter = client
-        .scatter_region(ScatterRegionRequest {
+    let external = client
+        .set_external_timestamp(SetExternalTimestampRequest {
             header: header(),
-            ..ScatterRegionRequest::default()
+            ..SetExternalTimestampRequest::default()
         })
         .await;
-    assert_eq!(scatter.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(external.unwrap_err().code(), Code::Unimplemented);
     let split = client
         .ask_batch_split(AskBatchSplitRequest {
             header: header(),

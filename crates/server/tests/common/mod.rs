@@ -145,6 +145,15 @@ impl Cluster {
         self.nodes.last_mut().expect("just pushed")
     }
 
+    /// Starts a process again with further arguments.
+    pub fn restart_with(&mut self, node: usize, args: &[&str]) {
+        let node = &mut self.nodes[node];
+        node.kill();
+        node.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        node.start();
+        node.must_be_ready();
+    }
+
     /// The processes that run stores.
     pub fn stores(&self) -> Vec<usize> {
         (0..self.nodes.len())

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod load;
+mod placement;
 
 use std::time::Duration;
 
