@@ -38,6 +38,12 @@ export interface ClientOptions extends CallOptions {
   connections?: number
   retryUndetermined?: boolean
   answerBytesMax?: number
+  /** For TLS, the authority of the cluster's certificates: the path of a PEM file, read again when it changes, or PEM text. */
+  ca?: string
+  /** A certificate to show to the cluster, as `ca`. */
+  cert?: string
+  /** The key of it, as `ca`. */
+  key?: string
 }
 
 export interface ScanOptions extends CallOptions {

@@ -34,7 +34,8 @@ pub unsafe extern "C" fn ferrite_raw_free(raw: *mut RawHandle) {
 
 /// Connects to the cluster of the placement driver's `endpoints`, parted by commas. `options` are `name=value`, parted by commas, or NULL:
 /// `deadline` (of each call, as `500ms`; 5s if not given), `keyspace`, `keyspace-id`, `batch-commands`, `connections`,
-/// `retry-undetermined`, `answer-bytes-max`. The result gives the client to `ferrite_result_take_raw`.
+/// `retry-undetermined`, `answer-bytes-max`; for TLS `ca`, `cert` and `key`, each the path of a PEM file or PEM text. The result gives the
+/// client to `ferrite_result_take_raw`.
 ///
 /// # Safety
 /// As the header says at its top.

@@ -189,7 +189,11 @@ fn class(error: &Error) -> Class {
             Hint::Refused => Class::Refused,
             _ => Class::Retryable,
         },
-        Error::BadAddress { .. } | Error::WrongCluster { .. } | Error::BadKeyspace { .. } => Class::Configuration,
+        Error::BadAddress { .. }
+        | Error::Certificates(_)
+        | Error::Tls { .. }
+        | Error::WrongCluster { .. }
+        | Error::BadKeyspace { .. } => Class::Configuration,
         Error::Refused { .. } | Error::Protocol { .. } => Class::Refused,
     }
 }

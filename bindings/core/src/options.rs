@@ -4,14 +4,15 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use base::Span;
-use client::{Api, ClientOptions, Keyspace, LockWait, ScanOptions, TxnOptions};
+use client::{Api, ClientOptions, Keyspace, LockWait, ScanOptions, TlsOptions, TxnOptions};
 
 use crate::Failure;
 
 /// Options of a client: `deadline=500ms,keyspace=orders`. See the fields of [`ClientOptions`] for what they mean; `keyspace` and
-/// `keyspace-id` choose API V2.
+/// `keyspace-id` choose API V2; `ca`, `cert` and `key` are TLS, each the path of a PEM file (without a comma) or PEM text itself.
 pub fn client(text: &str) -> Result<ClientOptions, Failure> {
     let mut options = ClientOptions::default();
+    let [mut ca, mut cert, mut key] = [""; 3];
     for (name, value) in pairs(text)? {
         match name {
             "deadline" => options.deadline = time(name, value)?,
@@ -21,14 +22,19 @@ pub fn client(text: &str) -> Result<ClientOptions, Failure> {
             "connections" => options.connections = connections(name, value)?,
             "retry-undetermined" => options.retry_undetermined = flag(name, value)?,
             "answer-bytes-max" => options.answer_bytes_max = parse(name, value, "a number of bytes")?,
+            "ca" => ca = value,
+            "cert" => cert = value,
+            "key" => key = value,
             _ => {
                 return Err(unknown(
                     name,
-                    "deadline, keyspace, keyspace-id, batch-commands, connections, retry-undetermined, answer-bytes-max",
+                    "deadline, keyspace, keyspace-id, batch-commands, connections, retry-undetermined, answer-bytes-max, ca, cert, key",
                 ));
             }
         }
     }
+    let tls = TlsOptions::of_options(ca, cert, key);
+    options.tls = tls.map_err(|missing| Failure::configuration(format!("options ca, cert and key: {missing}")))?;
     Ok(options)
 }
 
@@ -145,6 +151,25 @@ mod tests {
         assert!(options.pessimistic && !options.one_phase && options.async_commit);
         assert_eq!(options.lock_wait, LockWait::For(Duration::from_millis(50)));
         assert_eq!(txn("lock-wait=no").expect("good").lock_wait, LockWait::No);
+    }
+
+    #[test]
+    fn certificates_are_files_or_text() {
+        let text = "-----BEGIN CERTIFICATE-----\nMIIB+/==\n-----END CERTIFICATE-----";
+        let tls = client(&format!("ca={text},cert=a/b.pem,key=a/b.key"))
+            .expect("good")
+            .tls
+            .expect("asked for");
+        assert_eq!(tls.authority, ::client::Pem::Text(text.as_bytes().into()));
+        assert_eq!(
+            tls.identity.expect("both are there").key,
+            ::client::Pem::File("a/b.key".into())
+        );
+        assert_eq!(client("deadline=1s").expect("good").tls, None);
+        for (text, missing) in [("ca=c,cert=a", "go together"), ("cert=a,key=b", "need ca")] {
+            let told = client(text).expect_err(text).message;
+            assert!(told.contains(missing), "{told}");
+        }
     }
 
     #[test]

@@ -196,8 +196,13 @@ class TxnClient:
         connections: int | None = None,
         retry_undetermined: bool | None = None,
         answer_bytes_max: int | None = None,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
     ) -> Call[TxnClient]:
-        """Connects through any of the placement driver's endpoints. ``deadline`` is the seconds that each call may take, 5 if not given."""
+        """Connects through any of the placement driver's endpoints. ``deadline`` is the seconds that each call may take, 5 if not given.
+
+        ``ca``, ``cert`` and ``key`` are TLS: each the path of a PEM file, read again when it changes, or PEM text."""
         options = _options(
             {
                 "deadline": None if deadline is None else float(deadline),
@@ -207,6 +212,9 @@ class TxnClient:
                 "connections": connections,
                 "retry_undetermined": retry_undetermined,
                 "answer_bytes_max": answer_bytes_max,
+                "ca": ca,
+                "cert": cert,
+                "key": key,
             }
         )
         return Call(extension.connect_txns(_endpoints(endpoints), options), TxnClient)
@@ -272,8 +280,13 @@ class RawClient:
         connections: int | None = None,
         retry_undetermined: bool | None = None,
         answer_bytes_max: int | None = None,
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
     ) -> Call[RawClient]:
-        """Connects through any of the placement driver's endpoints. ``deadline`` is the seconds that each call may take, 5 if not given."""
+        """Connects through any of the placement driver's endpoints. ``deadline`` is the seconds that each call may take, 5 if not given.
+
+        ``ca``, ``cert`` and ``key`` are TLS: each the path of a PEM file, read again when it changes, or PEM text."""
         options = _options(
             {
                 "deadline": None if deadline is None else float(deadline),
@@ -283,6 +296,9 @@ class RawClient:
                 "connections": connections,
                 "retry_undetermined": retry_undetermined,
                 "answer_bytes_max": answer_bytes_max,
+                "ca": ca,
+                "cert": cert,
+                "key": key,
             }
         )
         return Call(extension.connect_raw(_endpoints(endpoints), options), RawClient)

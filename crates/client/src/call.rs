@@ -1,16 +1,19 @@
 //! One call of the API: its deadline, its tries, and what it will say if it fails.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::MonoTime;
 
 use crate::Error;
+use crate::metrics::Counters;
 use crate::retry::{Cause, Retry};
 
 /// State of a call over all its tries.
 pub(crate) struct Call {
     retry: Retry,
+    counters: Arc<Counters>,
     given: Duration,
     /// A try of a write ended so that it is unknown whether it was done.
     undetermined: bool,
@@ -18,16 +21,22 @@ pub(crate) struct Call {
     sent: bool,
 }
 
-/// Seeds of the waits' jitter, so that no two calls wait alike.
-pub(crate) struct Seeds(AtomicU64);
+/// What all calls of a client share: seeds of the waits' jitter, so that no two calls wait alike, and what is counted.
+pub(crate) struct Seeds {
+    next: AtomicU64,
+    pub counters: Arc<Counters>,
+}
 
 impl Seeds {
-    pub fn new(first: u64) -> Seeds {
-        Seeds(AtomicU64::new(first))
+    pub fn new(first: u64, counters: Arc<Counters>) -> Seeds {
+        Seeds {
+            next: AtomicU64::new(first),
+            counters,
+        }
     }
 
     fn next(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed)
+        self.next.fetch_add(1, Ordering::Relaxed)
     }
 }
 
@@ -36,6 +45,7 @@ impl Call {
     pub fn begin(given: Duration, seeds: &Seeds) -> Call {
         Call {
             retry: Retry::new(MonoTime::now() + given, seeds.next()),
+            counters: seeds.counters.clone(),
             given,
             undetermined: false,
             sent: false,
@@ -47,6 +57,7 @@ impl Call {
         let retry = Retry::new(self.retry.deadline, seeds.next());
         Call {
             retry,
+            counters: self.counters.clone(),
             given: self.given,
             undetermined: self.undetermined,
             sent: self.sent,
@@ -88,12 +99,14 @@ impl Call {
     /// Goes on at once because of a hint. Errors when the time is over, with `last` as the cause.
     pub async fn again(&mut self, last: Error) -> Result<(), Error> {
         let wait = self.retry.again(MonoTime::now());
+        self.counters.on_hint();
         self.sleep(wait, last).await
     }
 
     /// Waits before the next try. Errors when the time would be over, with `last` as the cause.
     pub async fn pause(&mut self, cause: Cause, millis_min: u64, last: Error) -> Result<(), Error> {
         let wait = self.retry.pause(MonoTime::now(), cause, millis_min);
+        self.counters.on_retry(cause);
         self.sleep(wait, last).await
     }
 

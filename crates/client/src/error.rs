@@ -14,7 +14,7 @@ pub enum Hint {
     RetryTransaction,
     /// A write may or may not have been done, now or in a moment: read before writing again.
     Undetermined,
-    /// The set-up is wrong: an address, the form of keys, a keyspace. Trying again does not help.
+    /// The set-up is wrong: an address, the form of keys, a keyspace, a certificate. Trying again does not help.
     Configuration,
     /// The cluster refuses this request as it stands: a key too long, a value too large, a feature it lacks.
     Refused,
@@ -39,8 +39,14 @@ impl Hint {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// An address that cannot be one.
-    #[error("`{address}` is not an address: wanted host:port or http://host:port")]
+    #[error("`{address}` is not an address: wanted host:port, http://host:port or https://host:port")]
     BadAddress { address: String },
+    /// Certificates of this client that cannot be used.
+    #[error("certificates of the client cannot be used")]
+    Certificates(#[source] tls::Error),
+    /// The two sides do not agree on TLS: a certificate that one of them does not take, or one side alone speaks it.
+    #[error("no TLS with {address}: {what}")]
+    Tls { address: String, what: String },
     /// No member of the placement driver answered in time.
     #[error("no placement driver answered at {endpoints} within {waited:?}: is the cluster up, and is this its address?")]
     PdUnreachable {
@@ -141,6 +147,11 @@ impl Error {
     /// What a caller can do.
     pub fn hint(&self) -> Hint {
         match self {
+            Error::PdUnreachable { last: Some(last), .. } | Error::DeadlineExceeded { last: Some(last), .. }
+                if matches!(**last, Error::Tls { .. }) =>
+            {
+                Hint::Configuration
+            }
             Error::PdUnreachable { .. } | Error::DeadlineExceeded { .. } | Error::Region { .. } | Error::Locked { .. } => {
                 Hint::Retry
             }
@@ -154,7 +165,11 @@ impl Error {
             Error::Rpc { status, .. } if is_refusal(status) => Hint::Refused,
             Error::Rpc { .. } => Hint::Retry,
             Error::Undetermined { .. } => Hint::Undetermined,
-            Error::BadAddress { .. } | Error::WrongCluster { .. } | Error::BadKeyspace { .. } => Hint::Configuration,
+            Error::BadAddress { .. }
+            | Error::Certificates(_)
+            | Error::Tls { .. }
+            | Error::WrongCluster { .. }
+            | Error::BadKeyspace { .. } => Hint::Configuration,
             Error::Pd {
                 kind: PdError::NotFound, ..
             } => Hint::Configuration,
@@ -169,6 +184,12 @@ impl Error {
 
     /// Wraps a failed remote call.
     pub(crate) fn rpc(address: &str, status: tonic::Status) -> Error {
+        if let Some(what) = tls::fault(&status) {
+            return Error::Tls {
+                address: address.to_owned(),
+                what,
+            };
+        }
         Error::Rpc {
             address: address.to_owned(),
             status: Box::new(status),

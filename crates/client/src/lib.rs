@@ -11,6 +11,7 @@ mod cache;
 mod call;
 mod error;
 mod keys;
+mod metrics;
 mod net;
 mod options;
 mod pd;
@@ -25,8 +26,10 @@ mod txn;
 
 pub use error::{Error, Hint, PdError, WaitFor};
 pub use keys::KeyRange;
+pub use metrics::{CommandMetrics, Metrics, RequestOutcome};
 pub use options::{Api, ClientOptions, Keyspace};
 pub use pd::Pd;
 pub use raw::{Checksum, RawClient, Swap, Ttl};
 pub use scan::{Pair, ScanOptions};
+pub use tls::{ClientOptions as TlsOptions, Identity, Pem};
 pub use txn::{LockWait, Savepoint, Snapshot, Transaction, TxnClient, TxnOptions};

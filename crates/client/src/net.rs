@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tls::Dialer;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::Error;
@@ -16,22 +17,25 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// `host:port` or a URL, as a URL.
-pub(crate) fn url(address: &str) -> String {
+pub(crate) fn url(dialer: &Dialer, address: &str) -> String {
     match address.contains("://") {
         true => address.trim_end_matches('/').to_owned(),
-        false => format!("http://{address}"),
+        false => dialer.url(address),
     }
 }
 
-fn endpoint(address: &str) -> Result<Endpoint, Error> {
+/// `address` may be a URL of either scheme; but whoever writes `https` wants TLS.
+fn endpoint(dialer: &Dialer, address: &str) -> Result<Endpoint, Error> {
     let bad = || Error::BadAddress {
         address: address.to_owned(),
     };
-    let url = url(address);
-    if !url.starts_with("http://") {
-        return Err(bad());
+    if address.starts_with("https://") && !dialer.is_secure() {
+        return Err(Error::Tls {
+            address: address.to_owned(),
+            what: "no authority is given by which the server's certificate could be known".to_owned(),
+        });
     }
-    let endpoint = Endpoint::from_shared(url).map_err(|_| bad())?;
+    let endpoint = dialer.endpoint(address).map_err(|_| bad())?;
     if endpoint.uri().port_u16().is_none() {
         return Err(bad());
     }
@@ -46,14 +50,14 @@ fn endpoint(address: &str) -> Result<Endpoint, Error> {
 }
 
 /// A connection that is made when first used, and made again when it breaks. Errors only for an address that cannot be one.
-pub(crate) fn lazy(address: &str) -> Result<Channel, Error> {
-    Ok(endpoint(address)?.connect_lazy())
+pub(crate) fn lazy(dialer: &Dialer, address: &str) -> Result<Channel, Error> {
+    Ok(dialer.connect_lazy(endpoint(dialer, address)?))
 }
 
 /// Whether a connection can be made now.
-pub(crate) async fn reachable(address: &str) -> bool {
-    match endpoint(address) {
-        Ok(endpoint) => endpoint.connect().await.is_ok(),
+pub(crate) async fn reachable(dialer: &Dialer, address: &str) -> bool {
+    match endpoint(dialer, address) {
+        Ok(endpoint) => dialer.connect(endpoint).await.is_ok(),
         Err(_) => false,
     }
 }
@@ -71,17 +75,12 @@ mod tests {
             "[::1]:2379",
             "pd-0.cluster:2379",
         ] {
-            assert!(lazy(good).is_ok(), "{good}");
+            assert!(lazy(&Dialer::plain(), good).is_ok(), "{good}");
         }
-        for bad in [
-            "",
-            "127.0.0.1",
-            "http://",
-            "https://127.0.0.1:2379",
-            "a b:1",
-            "http://host:port",
-        ] {
-            assert!(matches!(lazy(bad), Err(Error::BadAddress { .. })), "{bad}");
+        for bad in ["", "127.0.0.1", "http://", "a b:1", "http://host:port"] {
+            assert!(matches!(lazy(&Dialer::plain(), bad), Err(Error::BadAddress { .. })), "{bad}");
         }
+        let told = lazy(&Dialer::plain(), "https://127.0.0.1:2379").err();
+        assert!(matches!(told, Some(Error::Tls { .. })), "{told:?}");
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tls::ClientOptions as TlsOptions;
+
 /// What the keys of a client look like on the wire. Must fit what the stores are configured for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Api {
@@ -37,6 +39,9 @@ pub struct ClientOptions {
     /// harmless unless somebody else wrote in between; who cannot have that turns it off and gets [`crate::Error::Undetermined`].
     /// A compare-and-swap is never repeated in that case.
     pub retry_undetermined: bool,
+    /// TLS to the placement driver and the stores; without, everything goes in the clear. Default none. Files are read again when they change,
+    /// for connections made from then on.
+    pub tls: Option<TlsOptions>,
     /// Largest answer that is accepted, in bytes. Default 64 MiB.
     pub answer_bytes_max: usize,
 }
@@ -49,6 +54,7 @@ impl Default for ClientOptions {
             batch_commands: true,
             connections: 1,
             retry_undetermined: true,
+            tls: None,
             answer_bytes_max: 64 << 20,
         }
     }

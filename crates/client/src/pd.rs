@@ -11,11 +11,13 @@ use parking_lot::RwLock;
 use proto::keyspacepb::keyspace_client::KeyspaceClient;
 use proto::pdpb::pd_client::PdClient;
 use proto::{keyspacepb, metapb, pdpb};
+use tls::{ClientOptions as TlsOptions, Dialer};
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 
 use crate::call::{Call, Seeds};
 use crate::error::{PdError, is_refusal};
+use crate::metrics::{Command, Counters, Metrics, RequestOutcome};
 use crate::retry::Cause;
 use crate::tso::Tso;
 use crate::{Error, net};
@@ -34,6 +36,7 @@ pub struct Pd {
 /// What clones share.
 pub(crate) struct Shared {
     seeds: Vec<String>,
+    dialer: Dialer,
     deadline: Duration,
     cluster_id: u64,
     link: RwLock<Arc<Link>>,
@@ -54,14 +57,27 @@ impl Pd {
     /// Asks `endpoints` (`host:port` or `http://host:port`) in turn who leads, and connects there.
     /// Errors: none answers within `deadline`, an address is none, or they belong to different clusters.
     pub async fn connect(endpoints: &[impl AsRef<str>], deadline: Duration) -> Result<Pd, Error> {
-        let seeds: Vec<String> = endpoints.iter().map(|endpoint| net::url(endpoint.as_ref())).collect();
-        let jitter = Seeds::new(MonoTime::now().0 ^ (std::process::id() as u64) << 32);
+        Pd::connect_by(Dialer::plain(), endpoints, deadline).await
+    }
+
+    /// The same by TLS. Errors besides: the certificates cannot be used, or the other side does not take them.
+    pub async fn connect_secure(endpoints: &[impl AsRef<str>], deadline: Duration, options: &TlsOptions) -> Result<Pd, Error> {
+        let dialer = Dialer::new(Some(options)).map_err(Error::Certificates)?;
+        Pd::connect_by(dialer, endpoints, deadline).await
+    }
+
+    pub(crate) async fn connect_by(dialer: Dialer, endpoints: &[impl AsRef<str>], deadline: Duration) -> Result<Pd, Error> {
+        let seeds: Vec<String> = endpoints
+            .iter()
+            .map(|endpoint| net::url(&dialer, endpoint.as_ref()))
+            .collect();
+        let jitter = Seeds::new(MonoTime::now().0 ^ (std::process::id() as u64) << 32, Arc::default());
         let mut call = Call::begin(deadline, &jitter);
         let (link, cluster_id) = loop {
             call.on_try();
-            match find_leader(seeds.iter(), 0, call.left()).await {
+            match find_leader(&dialer, seeds.iter(), 0, call.left()).await {
                 Ok(found) => break found,
-                Err(error @ (Error::BadAddress { .. } | Error::WrongCluster { .. })) => return Err(error),
+                Err(error @ (Error::BadAddress { .. } | Error::WrongCluster { .. } | Error::Tls { .. })) => return Err(error),
                 Err(error) => call
                     .pause(Cause::Unreachable, 0, error)
                     .await
@@ -71,6 +87,7 @@ impl Pd {
         let link = RwLock::new(Arc::new(link));
         let shared = Arc::new(Shared {
             seeds,
+            dialer,
             deadline,
             cluster_id,
             link,
@@ -86,6 +103,20 @@ impl Pd {
     /// Id of the cluster, told by PD.
     pub fn cluster_id(&self) -> u64 {
         self.shared.cluster_id
+    }
+
+    pub(crate) fn counters(&self) -> Arc<Counters> {
+        self.shared.jitter.counters.clone()
+    }
+
+    /// What this client has done so far, with what clients over it have.
+    pub fn metrics(&self) -> Metrics {
+        self.shared.jitter.counters.read()
+    }
+
+    /// Dials as this client does, for services of the cluster that it does not speak.
+    pub fn dialer(&self) -> &Dialer {
+        &self.shared.dialer
     }
 
     /// URL of the member that is asked.
@@ -280,7 +311,14 @@ impl Pd {
     pub(crate) async fn timestamp_within(&self, call: &mut Call) -> Result<Ts, Error> {
         loop {
             call.on_try();
-            match tokio::time::timeout(call.left(), self.tso.timestamp()).await {
+            let counted = self.shared.jitter.counters.begin(Command::TSO);
+            let answer = tokio::time::timeout(call.left(), self.tso.timestamp()).await;
+            counted.end(match &answer {
+                Ok(Ok(_)) => RequestOutcome::Ok,
+                Ok(Err(_)) => RequestOutcome::Failed,
+                Err(_) => RequestOutcome::Deadline,
+            });
+            match answer {
                 Ok(Ok(ts)) => return Ok(ts),
                 Ok(Err(error)) => call.pause(Cause::Unreachable, 0, error).await?,
                 Err(_elapsed) => return Err(call.over(None)),
@@ -329,10 +367,15 @@ impl Shared {
         loop {
             let link = self.link();
             call.on_try();
-            let answer = match tokio::time::timeout(call.left(), request(&link, self.header())).await {
-                Ok(answer) => answer,
-                Err(_elapsed) => return Err(call.over(None)),
-            };
+            let counted = self.jitter.counters.begin(Command::PD);
+            let answer = tokio::time::timeout(call.left(), request(&link, self.header())).await;
+            counted.end(match &answer {
+                Ok(Ok(_)) => RequestOutcome::Ok,
+                Ok(Err(status)) if is_refusal(status) => RequestOutcome::Refused,
+                Ok(Err(_)) => RequestOutcome::Failed,
+                Err(_) => RequestOutcome::Deadline,
+            });
+            let Ok(answer) = answer else { return Err(call.over(None)) };
             match answer {
                 Ok(answer) => {
                     let answer = answer.into_inner();
@@ -355,7 +398,7 @@ impl Shared {
                 return;
             }
             let candidates: BTreeSet<&String> = failed.members.iter().chain(&self.seeds).collect();
-            match find_leader(candidates.into_iter(), self.cluster_id, left).await {
+            match find_leader(&self.dialer, candidates.into_iter(), self.cluster_id, left).await {
                 Ok((link, _)) => *self.link.write() = Arc::new(link),
                 Err(error) => tracing::debug!(error = %base::log::chain(&error), "find the placement driver's leader"),
             }
@@ -367,6 +410,7 @@ impl Shared {
 
 /// Asks `candidates` in turn who leads cluster `expected` (0 for any) and returns a connection there and the cluster's id.
 async fn find_leader<'a>(
+    dialer: &Dialer,
     candidates: impl Iterator<Item = &'a String>,
     expected: u64,
     left: Duration,
@@ -377,7 +421,7 @@ async fn find_leader<'a>(
         message: "no endpoint was given".into(),
     };
     for address in candidates {
-        let mut client = PdClient::new(net::lazy(address)?);
+        let mut client = PdClient::new(net::lazy(dialer, address)?);
         let asked = client.get_members(pdpb::GetMembersRequest {
             header: Some(Default::default()),
         });
@@ -401,8 +445,8 @@ async fn find_leader<'a>(
         )?;
         match answer.leader {
             Some(leader) if !leader.client_urls.is_empty() => {
-                let url = reachable_url(&leader.client_urls, address).await;
-                let channel = net::lazy(&url)?;
+                let url = reachable_url(dialer, &leader.client_urls, address).await;
+                let channel = net::lazy(dialer, &url)?;
                 let members = answer.members.into_iter().flat_map(|member| member.client_urls).collect();
                 let (client, keyspaces) = (PdClient::new(channel.clone()), KeyspaceClient::new(channel));
                 return Ok((
@@ -427,9 +471,9 @@ async fn find_leader<'a>(
 }
 
 /// The first advertised URL that can be reached; else `answered`, which just was: a port may be forwarded from elsewhere.
-async fn reachable_url(advertised: &[String], answered: &str) -> String {
+async fn reachable_url(dialer: &Dialer, advertised: &[String], answered: &str) -> String {
     for url in advertised {
-        if url == answered || net::reachable(url).await {
+        if url == answered || net::reachable(dialer, url).await {
             return url.clone();
         }
     }

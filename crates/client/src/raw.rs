@@ -14,7 +14,7 @@ use crate::pd::Pd;
 use crate::request::Request;
 use crate::route::Router;
 use crate::scan::{Cursor, Page, Pair, ScanOptions, is_empty};
-use crate::{ClientOptions, Error};
+use crate::{ClientOptions, Error, Metrics};
 
 /// A client of the raw API. Clones share connections and what is known of regions.
 ///
@@ -75,6 +75,11 @@ impl RawClient {
     /// `regions_max`.
     pub async fn warm_up(&self, range: impl Into<KeyRange>, regions_max: usize) -> Result<usize, Error> {
         self.router.warm_up(range.into(), regions_max).await
+    }
+
+    /// What this client has done so far: requests by RPC and outcome with their latencies, retries, look-ups of regions.
+    pub fn metrics(&self) -> Metrics {
+        self.router.pd.metrics()
     }
 
     /// The placement driver of the cluster.

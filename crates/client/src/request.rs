@@ -8,6 +8,8 @@ use proto::{errorpb, kvrpcpb};
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::metrics::Command;
+
 /// What trying again may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
@@ -23,6 +25,9 @@ pub(crate) enum Effect {
 
 pub(crate) trait Request: Clone + Send + Sync + 'static {
     type Answer: Answer;
+
+    /// For metrics and traces.
+    const COMMAND: Command;
 
     fn effect(&self) -> Effect;
 
@@ -74,6 +79,7 @@ macro_rules! request {
     (@request $request:ident -> $answer:ident, $effect:ident, $rpc:ident, $($batched:item)*) => {
         impl Request for kvrpcpb::$request {
             type Answer = kvrpcpb::$answer;
+            const COMMAND: Command = Command::named(stringify!($rpc));
             fn effect(&self) -> Effect {
                 $effect(self)
             }

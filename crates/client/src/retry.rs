@@ -22,7 +22,19 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    const COUNT: usize = 5;
+    pub const COUNT: usize = 5;
+    pub const ALL: [Cause; Cause::COUNT] = [Cause::Stale, Cause::Election, Cause::Busy, Cause::Unreachable, Cause::Locked];
+
+    /// As metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Stale => "stale",
+            Cause::Election => "election",
+            Cause::Busy => "busy",
+            Cause::Unreachable => "unreachable",
+            Cause::Locked => "locked",
+        }
+    }
 
     /// First and longest wait, in milliseconds.
     const fn waits(self) -> (u64, u64) {

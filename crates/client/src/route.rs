@@ -9,12 +9,15 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use proto::{errorpb, kvrpcpb, pdpb};
+use tls::Dialer;
 use tonic::Status;
+use tracing::Instrument as _;
 
 use crate::cache::{Region, RegionCache, Step};
 use crate::call::{Call, Seeds};
 use crate::error::{PdError, is_refusal, was_not_sent};
 use crate::keys::{KeyForm, KeyRange, Mode};
+use crate::metrics::RequestOutcome;
 use crate::pd::Pd;
 use crate::request::{Answer, Effect, Request};
 use crate::retry::Cause;
@@ -37,7 +40,8 @@ pub(crate) struct Router {
 
 impl Router {
     pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions, mode: Mode) -> Result<Router, Error> {
-        let pd = Pd::connect(endpoints, options.deadline).await?;
+        let dialer = Dialer::new(options.tls.as_ref()).map_err(Error::Certificates)?;
+        let pd = Pd::connect_by(dialer, endpoints, options.deadline).await?;
         let form = match &options.api {
             Api::V1 => KeyForm::V1(mode),
             Api::V2(Keyspace::Id(id)) => KeyForm::keyspace(mode, *id)?,
@@ -46,10 +50,10 @@ impl Router {
         let options = Arc::new(options);
         let stores = Stores::new(pd.clone(), options.clone());
         Ok(Router {
+            jitter: Seeds::new(MonoTime::now().0, pd.counters()),
             pd,
             form,
             options,
-            jitter: Seeds::new(MonoTime::now().0),
             stores,
             cache: Mutex::default(),
         })
@@ -62,7 +66,9 @@ impl Router {
 
     /// Region that holds a border key.
     pub async fn region(&self, call: &mut Call, border: &Bytes) -> Result<Arc<Region>, Error> {
-        if let Some(region) = self.cache.lock().find(border) {
+        let known = self.cache.lock().find(border);
+        self.jitter.counters.on_region(known.is_some());
+        if let Some(region) = known {
             return Ok(region);
         }
         let told = Box::pin(self.pd.region_within(call, border.clone(), false)).await?;
@@ -261,8 +267,25 @@ impl Router {
         let effect = request.effect();
         let wished = request.context_mut().take().unwrap_or_default();
         *request.context_mut() = Some(self.context(call, region, wished));
-        match tokio::time::timeout(call.left(), store.send(request)).await {
-            Ok(Ok(mut answer)) => match answer.take_region_error() {
+        let span = tracing::debug_span!(
+            "request",
+            command = R::COMMAND.name(),
+            region_id = region.meta.id,
+            store_id = id.0
+        );
+        let counted = self.jitter.counters.begin(R::COMMAND);
+        let answer = tokio::time::timeout(call.left(), store.send(request).instrument(span)).await;
+        let answer = answer.map(|answer| answer.map(|mut answer| (answer.take_region_error(), answer)));
+        counted.end(match &answer {
+            Ok(Ok((Some(_), _))) => RequestOutcome::Region,
+            Ok(Ok((None, answer))) if !answer.error().is_empty() => RequestOutcome::Refused,
+            Ok(Ok((None, _))) => RequestOutcome::Ok,
+            Ok(Err(status)) if is_refusal(status) => RequestOutcome::Refused,
+            Ok(Err(_)) => RequestOutcome::Failed,
+            Err(_) => RequestOutcome::Deadline,
+        });
+        match answer {
+            Ok(Ok((region_error, answer))) => match region_error {
                 Some(error) => Box::pin(self.on_region_error(call, region, effect, &error))
                     .await
                     .map(|()| None),

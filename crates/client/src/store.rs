@@ -8,6 +8,7 @@ use base::StoreId;
 use parking_lot::Mutex;
 use proto::metapb;
 use proto::tikvpb::tikv_client::TikvClient;
+use tls::Dialer;
 use tonic::Status;
 use tonic::transport::Channel;
 
@@ -33,9 +34,9 @@ struct Line {
 }
 
 impl Store {
-    fn new(address: String, options: &ClientOptions) -> Result<Store, Error> {
+    fn new(address: String, options: &ClientOptions, dialer: &Dialer) -> Result<Store, Error> {
         let line = |_| {
-            let client = TikvClient::new(net::lazy(&address)?).max_decoding_message_size(options.answer_bytes_max);
+            let client = TikvClient::new(net::lazy(dialer, &address)?).max_decoding_message_size(options.answer_bytes_max);
             Ok(Line {
                 client: client.max_encoding_message_size(usize::MAX),
                 batch: Mutex::default(),
@@ -106,7 +107,7 @@ impl Stores {
                 message: format!("store {id} was removed"),
             });
         }
-        let store = Arc::new(Store::new(meta.address, &self.options)?);
+        let store = Arc::new(Store::new(meta.address, &self.options, self.pd.dialer())?);
         Ok(self.known.lock().entry(id).or_insert(store).clone())
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use base::MonoTime;
 use bytes::Bytes;
-use client::{Api, ClientOptions, Error, Hint, KeyRange, Keyspace, Pair, PdError, RawClient, ScanOptions, Swap};
+use client::{Api, ClientOptions, Error, Hint, KeyRange, Keyspace, Pair, PdError, RawClient, RequestOutcome, ScanOptions, Swap};
 use fake::Fake;
 use futures::TryStreamExt;
 
@@ -34,6 +34,34 @@ async fn start(options: ClientOptions) -> (Arc<Fake>, RawClient) {
     let fake = Fake::start(options.api != Api::V1).await;
     let client = RawClient::connect(&[fake.endpoint()], options).await.expect("connect");
     (fake, client)
+}
+
+#[tokio::test]
+async fn what_a_client_does_is_counted() {
+    for options in setups() {
+        let (fake, client) = start(options.clone()).await;
+        for number in 0..10 {
+            client.put(key(number), "v").await.expect("put");
+        }
+        fake.split(&wire(&options, &key(5)), 2);
+        client.get(key(7)).await.expect("get");
+        let metrics = client.metrics();
+        let of = |name: &str, outcome| metrics.command(name).map_or(0, |one| one.count(outcome));
+        assert_eq!(of("raw_put", RequestOutcome::Ok), 10);
+        assert_eq!(of("raw_get", RequestOutcome::Ok), 1);
+        assert!(of("raw_get", RequestOutcome::Region) > 0, "the region was split: {metrics}");
+        assert!(metrics.retries.iter().any(|(_, count)| *count > 0), "{metrics}");
+        assert!(
+            of("pd", RequestOutcome::Ok) > 0 && metrics.region_misses > 0 && metrics.region_hits >= 9,
+            "{metrics}"
+        );
+        assert_eq!(metrics.in_flight, 0);
+        assert!(
+            metrics
+                .to_string()
+                .contains("ferrite_client_request_seconds_count{command=\"raw_put\"} 10\n")
+        );
+    }
 }
 
 /// A key as the stores keep it.

@@ -111,6 +111,15 @@ pub struct ServerArgs {
     /// Placement drivers of the cluster to join; several parted by commas.
     #[arg(long, value_name = "HOST:PORT", value_delimiter = ',', help_heading = "Addresses")]
     join: Option<Vec<String>>,
+    /// Authority of the cluster's certificates (PEM): TLS on every port, with certificates on both sides.
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    ca_path: Option<PathBuf>,
+    /// Certificate of this process (PEM).
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    cert_path: Option<PathBuf>,
+    /// Key of the certificate (PEM).
+    #[arg(long, value_name = "FILE", help_heading = "TLS")]
+    key_path: Option<PathBuf>,
     /// Listen on addresses that other machines reach, without encryption or authentication.
     #[arg(long, help_heading = "Addresses")]
     allow_insecure: bool,
@@ -171,7 +180,9 @@ impl ServerArgs {
             None => Config::default(),
         };
         let joins = self.join.is_some();
-        let Config { server, pd, .. } = &mut config;
+        let Config {
+            server, pd, security, ..
+        } = &mut config;
         set(&mut server.role, self.role.or(joins.then_some(Role::Store)));
         set(&mut server.data_dir, self.data_dir);
         set(&mut server.api_version, self.api_version);
@@ -184,6 +195,9 @@ impl ServerArgs {
         set(&mut pd.name, self.name);
         set(&mut pd.initial_cluster, self.initial_cluster);
         set(&mut pd.join, self.join);
+        set(&mut security.ca_path, self.ca_path);
+        set(&mut security.cert_path, self.cert_path);
+        set(&mut security.key_path, self.key_path);
         server.allow_insecure |= self.allow_insecure;
         self.log.apply(&mut config);
         Ok(config)

@@ -19,6 +19,7 @@ pub mod pd_peers;
 pub mod pd_service;
 pub mod playground;
 pub mod raw;
+pub mod security;
 pub mod status;
 pub mod tikv_service;
 pub mod transport;

@@ -1,7 +1,11 @@
-//! Listening sockets, and how connections on them are served: HTTP/2 for gRPC, HTTP/1.1 beside it on the same port.
+//! Listening sockets, and how connections on them are served: HTTP/2 for gRPC, HTTP/1.1 beside it on the same port, all by TLS where it
+//! is configured.
 //!
 //! A listener serves a bounded number of connections; more wait in the system's queue. Its stop has three steps: it accepts
 //! no more, running requests end (endless streams are told that the client has said all), and after a bound the rest is cut off.
+
+mod connection;
+mod metrics;
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,15 +19,14 @@ use axum::http::{Request, header};
 use axum::response::IntoResponse;
 use bytes::Bytes;
 use futures::{Future, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
-use tonic::transport::server::Connected;
 use tower::util::MapRequestLayer;
 use tracing::{debug, warn};
 
+use self::connection::Connection;
 use crate::failure::Failure;
 
 /// Largest gRPC message in either direction: twice the largest raft entry of a default configuration. Services set it themselves.
@@ -66,10 +69,15 @@ pub fn bind(addr: SocketAddr, flag: &'static str) -> Result<std::net::TcpListene
     Ok(listener)
 }
 
-/// Serves `routes` on `listener`, at most `connections_max` connections at once. Call it on the runtime.
-pub fn serve(listener: std::net::TcpListener, routes: Router, connections_max: usize) -> io::Result<Listener> {
+/// Serves `routes` on `listener`, at most `connections_max` connections at once, by `tls` if it is given. Call it on the runtime.
+pub fn serve(
+    listener: std::net::TcpListener,
+    routes: Router,
+    connections_max: usize,
+    tls: Option<tls::Acceptor>,
+) -> io::Result<Listener> {
     let address = listener.local_addr()?;
-    let accepted = connections(TcpListener::from_std(listener)?, connections_max);
+    let accepted = connections(TcpListener::from_std(listener)?, connections_max, tls);
     let stop = CancellationToken::new();
     let stopped = stop.clone();
     let end_endless = stop.clone();
@@ -123,12 +131,12 @@ pub async fn unknown_route(request: Request<axum::body::Body>) -> axum::response
 }
 
 /// Connections as they come, each holding one of `max` places until it closes.
-fn connections(listener: TcpListener, max: usize) -> impl Stream<Item = io::Result<Connection>> {
+fn connections(listener: TcpListener, max: usize, tls: Option<tls::Acceptor>) -> impl Stream<Item = io::Result<Connection>> {
     let places = Arc::new(Semaphore::new(max));
-    futures::stream::unfold((listener, places), |(listener, places)| async move {
+    futures::stream::unfold((listener, places, tls), |(listener, places, tls)| async move {
         let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
         let io = accept(&listener).await;
-        Some((Ok(Connection { io, _place: place }), (listener, places)))
+        Some((Ok(Connection::new(io, place, tls.as_ref())), (listener, places, tls)))
     })
 }
 
@@ -157,47 +165,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
     )
-}
-
-struct Connection {
-    io: TcpStream,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
-    type ConnectInfo = <TcpStream as Connected>::ConnectInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.io.connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
 }
 
 fn end_on_stop(request: Request<axum::body::Body>, stop: &CancellationToken) -> Request<axum::body::Body> {

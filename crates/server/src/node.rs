@@ -28,6 +28,7 @@ use crate::config::{Config, Role, listen_addr, strip_scheme};
 use crate::data_dir::DataDir;
 use crate::failure::Failure;
 use crate::listen::{self, Listener};
+use crate::security::Security;
 use crate::status::{self, Status};
 
 /// Names of the parts that readiness waits for.
@@ -58,14 +59,15 @@ pub fn run_process(config: &Config, work: impl Future<Output = anyhow::Result<()
 
 async fn serve(config: &Config) -> anyhow::Result<()> {
     let mut stop_signal = StopSignal::new()?;
+    let security = Security::open(&config.security)?;
     let ports = Ports::bind(config)?;
     let data = DataDir::open(&config.server.data_dir, config.server.disk_reserve)?;
     info!(version = crate::VERSION, commit = crate::COMMIT, data_dir = %data.path().display(), grpc_threads = config.grpc_threads(), "start");
     let status = Status::new(config, awaited(config.server.role));
-    let status_port = ports.status.map(|port| serve_status(port, &status)).transpose()?;
+    let status_port = ports.status.map(|port| serve_status(port, &status, &security)).transpose()?;
     let drain = config.server.drain.0;
     let started = tokio::select! {
-        node = Node::start(config, &data, ports.pd, ports.store, &status) => Some(node?),
+        node = Node::start(config, &security, &data, ports.pd, ports.store, &status) => Some(node?),
         () = stop_signal.wait() => None,
     };
     if let Some(node) = started {
@@ -94,13 +96,14 @@ struct Node {
 impl Node {
     async fn start(
         config: &Config,
+        security: &Security,
         data: &DataDir,
         pd_port: Option<std::net::TcpListener>,
         store_port: Option<std::net::TcpListener>,
         status: &Status,
     ) -> anyhow::Result<Node> {
         let pd = match pd_port {
-            Some(port) => Some(PdNode::start(config, &data.path().join("pd"), port, status).await?),
+            Some(port) => Some(PdNode::start(config, security, &data.path().join("pd"), port, status).await?),
             None => None,
         };
         let founders = config.pd.founders().into_iter().map(|founder| founder.addr);
@@ -108,7 +111,7 @@ impl Node {
         // Over the network even to the member in this process: another may lead by now.
         let at = PdAt::There(pd.iter().map(|pd| pd.address.clone()).chain(founders).chain(given).collect());
         let store = match store_port {
-            Some(port) => Some(StoreNode::start(config, &data.path().join("store"), at, port, status).await?),
+            Some(port) => Some(StoreNode::start(config, security, &data.path().join("store"), at, port, status).await?),
             None => None,
         };
         Ok(Node { pd, store })
@@ -127,10 +130,10 @@ impl Node {
 }
 
 /// Serves the status port.
-pub fn serve_status(port: std::net::TcpListener, status: &Arc<Status>) -> anyhow::Result<Listener> {
-    let listener =
-        listen::serve(port, status::router(status.clone()), status::CONNECTIONS_MAX).context("serve the status port")?;
-    info!(url = %format_args!("http://{}/", listener.address), "status port");
+pub fn serve_status(port: std::net::TcpListener, status: &Arc<Status>, security: &Security) -> anyhow::Result<Listener> {
+    let (routes, tls) = (status::router(status.clone()), security.status_acceptor.clone());
+    let listener = listen::serve(port, routes, status::CONNECTIONS_MAX, tls).context("serve the status port")?;
+    info!(url = %format_args!("{}://{}/", security.dialer.scheme(), listener.address), "status port");
     Ok(listener)
 }
 

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use pd::{Lookup, Operator, RegionInfo, Reply, Request};
 use proto::metapb::{Peer, Region, RegionEpoch, Store};
 use proto::pdpb::StoreStats;
+use tls::Dialer;
 
 use crate::pd_service;
 use remote::Remote;
@@ -136,8 +137,8 @@ impl StorePd {
 
     /// A link over the network. `endpoints` are `host:port` or URLs of some members; the others are found through them. Waits until
     /// `deadline` for one to answer. Call it on the runtime.
-    pub async fn connect(endpoints: &[String], on_news: OnNews, deadline: MonoTime) -> Result<StorePd, Error> {
-        let remote = Remote::connect(endpoints, on_news, deadline).await?;
+    pub async fn connect(endpoints: &[String], dialer: &Dialer, on_news: OnNews, deadline: MonoTime) -> Result<StorePd, Error> {
+        let remote = Remote::connect(endpoints, dialer, on_news, deadline).await?;
         Ok(StorePd {
             cluster: remote.cluster(),
             link: Link::Remote(remote),

@@ -1,5 +1,7 @@
 //! `ferrite playground`: placement drivers and stores in one process, to try things on and for tests.
 
+mod throwaway;
+
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -14,13 +16,16 @@ use crate::data_dir::DataDir;
 use crate::failure::Failure;
 use crate::listen::{self, Listener};
 use crate::node::{self, PD, PdAt, PdNode, STORE, StopSignal, StoreNode};
+use crate::security::Security;
 use crate::status::Status;
+pub use throwaway::ClientFiles;
 
 const EXAMPLES: &str = "\
 Examples:
   ferrite playground                              three stores, data in a temporary directory
   ferrite playground --stores 1 --data-dir ./try  one store, data kept in ./try
   ferrite playground --pds 3                      three members of the placement driver, any one of which may fail
+  ferrite playground --tls                        TLS everywhere, with an authority that is made for it
   ferrite playground --free-ports --json          for scripts: where it listens, as one line of JSON
 
 Ports are the usual ones when free, others when not. Ctrl-C ends it.";
@@ -47,6 +52,9 @@ pub struct PlaygroundArgs {
     /// How raw data lies in the stores [default: v1].
     #[arg(long, value_enum)]
     api_version: Option<ApiVersion>,
+    /// TLS on every port, with certificates of an authority that is made for this playground and forgotten.
+    #[arg(long)]
+    tls: bool,
     /// Take free ports even when the usual ones are free.
     #[arg(long)]
     free_ports: bool,
@@ -65,6 +73,9 @@ pub struct Endpoints {
     pub pds: Vec<String>,
     pub stores: Vec<String>,
     pub status: String,
+    /// What clients need for TLS, if there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientFiles>,
     pub data_dir: PathBuf,
     /// Whether the data goes when the playground ends.
     pub temporary: bool,
@@ -125,10 +136,17 @@ impl Playground {
             .or_else(|| args.data_dir.clone())
             .expect("one of the two is there");
         let data = DataDir::open(&dir, ByteSize(0))?;
+        let mut config = config.clone();
+        let made = args.tls.then(|| throwaway::make(&dir.join("tls"))).transpose()?;
+        let tls = made.map(|(security, files)| {
+            config.security = security;
+            files
+        });
+        let (config, security) = (&config, Security::open(&config.security)?);
         let port = |usual: u16, flag| bind(usual, args.free_ports, flag);
         let status = Status::new(config, [PD, STORE]);
-        let status_port = node::serve_status(port(20180, "--status-addr")?, &status)?;
-        let pds = start_pds(config, args, &dir, &status).await?;
+        let status_port = node::serve_status(port(20180, "--status-addr")?, &status, &security)?;
+        let pds = start_pds(config, &security, args, &dir, &status).await?;
         let addresses: Vec<String> = pds.iter().map(|pd| pd.address.clone()).collect();
         let mut stores = Vec::new();
         for n in 0..args.stores {
@@ -137,13 +155,14 @@ impl Playground {
                 [alone] => PdAt::Here(alone.handle().clone()),
                 _ => PdAt::There(addresses.clone()),
             };
-            stores.push(StoreNode::start(config, &place, at, port(20160 + n as u16, "--addr")?, &status).await?);
+            stores.push(StoreNode::start(config, &security, &place, at, port(20160 + n as u16, "--addr")?, &status).await?);
         }
         let endpoints = Endpoints {
             pd: addresses[0].clone(),
             pds: addresses,
             stores: stores.iter().map(|store| store.address.clone()).collect(),
-            status: format!("http://{}/", status_port.address),
+            status: format!("{}://{}/", security.dialer.scheme(), status_port.address),
+            tls,
             data_dir: dir,
             temporary: temporary.is_some() && !args.keep,
         };
@@ -177,10 +196,18 @@ impl Playground {
 }
 
 /// Placement drivers: one as ever, or several that begin together.
-async fn start_pds(config: &Config, args: &PlaygroundArgs, dir: &Path, status: &Status) -> anyhow::Result<Vec<PdNode>> {
+async fn start_pds(
+    config: &Config,
+    security: &Security,
+    args: &PlaygroundArgs,
+    dir: &Path,
+    status: &Status,
+) -> anyhow::Result<Vec<PdNode>> {
     let port = |n: usize| bind(2379 + 1000 * n as u16, args.free_ports, "--pd-addr");
     if args.pds == 1 {
-        return Ok(vec![PdNode::start(config, &dir.join("pd"), port(0)?, status).await?]);
+        return Ok(vec![
+            PdNode::start(config, security, &dir.join("pd"), port(0)?, status).await?,
+        ]);
     }
     let ports = (0..args.pds).map(port).collect::<Result<Vec<TcpListener>, Failure>>()?;
     let founder = |(n, port): (usize, &TcpListener)| Ok(format!("pd-{}={}", n + 1, port.local_addr()?));
@@ -188,7 +215,7 @@ async fn start_pds(config: &Config, args: &PlaygroundArgs, dir: &Path, status: &
     config.pd.initial_cluster = ports.iter().enumerate().map(founder).collect::<anyhow::Result<_>>()?;
     let started = ports.into_iter().zip(1..).map(|(port, n)| {
         let (config, place) = (&config, dir.join(format!("pd-{n}")));
-        async move { PdNode::start(config, &place, port, status).await }
+        async move { PdNode::start(config, security, &place, port, status).await }
     });
     futures::future::try_join_all(started).await
 }
@@ -219,9 +246,18 @@ fn describe(endpoints: &Endpoints) -> String {
         pds,
         stores,
         status,
+        tls,
         data_dir,
         temporary,
     } = endpoints;
+    let tls_flags = tls.as_ref().map_or_else(String::new, |ClientFiles { ca, cert, key }| {
+        format!(
+            "--ca-path {} --cert-path {} --key-path {} ",
+            ca.display(),
+            cert.display(),
+            key.display()
+        )
+    });
     let pd_flag = if pd == "127.0.0.1:2379" {
         String::new()
     } else {
@@ -235,8 +271,8 @@ fn describe(endpoints: &Endpoints) -> String {
          \x20 status page    {status}\n\
          \x20 data           {} ({fate})\n\n\
          Try in another terminal:\n\
-         \x20 ferrite ctl {pd_flag}put greeting hello\n\
-         \x20 ferrite ctl {pd_flag}get greeting\n\n\
+         \x20 ferrite ctl {pd_flag}{tls_flags}put greeting hello\n\
+         \x20 ferrite ctl {pd_flag}{tls_flags}get greeting\n\n\
          Ctrl-C ends it.\n",
         stores.len(),
         pds.join("  "),

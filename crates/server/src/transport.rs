@@ -19,8 +19,9 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use proto::ferrite_raft::RaftMessage;
 use raftstore::snapshot::{FileSnapshots, Key};
+use tls::Dialer;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use crate::config::TransportConfig;
 use link::Queue;
@@ -48,6 +49,7 @@ struct Inner {
     config: TransportConfig,
     resolve: Resolve,
     snapshots: Arc<FileSnapshots>,
+    dialer: Dialer,
     links: Mutex<BTreeMap<StoreId, Arc<Queue>>>,
     outgoing: snapshot::Outgoing,
     stop: CancellationToken,
@@ -55,13 +57,20 @@ struct Inner {
 
 impl Network {
     /// For a store of `cluster`; call it on the runtime that shall carry the traffic. `snapshots` holds what raft wants sent.
-    pub fn new(cluster: ClusterId, config: &TransportConfig, resolve: Resolve, snapshots: Arc<FileSnapshots>) -> Network {
+    pub fn new(
+        cluster: ClusterId,
+        config: &TransportConfig,
+        resolve: Resolve,
+        snapshots: Arc<FileSnapshots>,
+        dialer: Dialer,
+    ) -> Network {
         Network(Arc::new(Inner {
             runtime: tokio::runtime::Handle::current(),
             cluster,
             config: config.clone(),
             resolve,
             snapshots,
+            dialer,
             links: Mutex::default(),
             outgoing: snapshot::Outgoing::new(config.snapshots_max, Pace::new(config.snapshot_rate)),
             stop: CancellationToken::new(),
@@ -87,7 +96,9 @@ impl Network {
         let address = (self.0.resolve)(store)
             .await
             .map_err(|why| ConnectError::Unknown { store, why })?;
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        let dialer = &self.0.dialer;
+        let endpoint = dialer
+            .endpoint(&address)
             .map_err(|source| ConnectError::Dial {
                 address: address.clone(),
                 source,
@@ -99,8 +110,8 @@ impl Network {
             .keep_alive_while_idle(true)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW);
-        endpoint
-            .connect()
+        dialer
+            .connect(endpoint)
             .await
             .map_err(|source| ConnectError::Dial { address, source })
     }

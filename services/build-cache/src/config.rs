@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use base::log::LogFormat;
 use base::options::SectionDoc;
 use base::{ByteSize, Span, section};
+use client::TlsOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::tier::{Limits, Objects};
@@ -119,11 +120,12 @@ section! { "access",
 section! { "tls",
     /// Encryption; off where `certificate` is empty.
     pub struct TlsConfig {
-        /// PEM file with the server's certificate and those above it. Fixed at start.
+        /// PEM file with the server's certificate and those above it. Fixed at start; the file is looked at for each connection.
         pub certificate: PathBuf = PathBuf::new(),
-        /// PEM file with the key of it. Fixed at start.
+        /// PEM file with the key of it. Fixed at start; the file is looked at for each connection.
         pub key: PathBuf = PathBuf::new(),
-        /// PEM file with authorities of client certificates. A client with one is asked for nothing else. Fixed at start.
+        /// PEM file with authorities of client certificates. A client with one is asked for nothing else. Fixed at start; the file is looked
+        /// at for each connection.
         pub client_ca: PathBuf = PathBuf::new(),
         /// Role of clients with a certificate of `client-ca` that no user has. Fixed at start.
         pub client_role: Role = Role::Read,
@@ -164,6 +166,13 @@ section! { "ferrite",
         pub api: FerriteApi = FerriteApi::V1,
         /// Keyspace of API v2; empty: the default one. Fixed at start.
         pub keyspace: String = String::new(),
+        /// PEM file with the authority of the cluster's certificates; empty: no TLS. Fixed at start; the file is looked
+        /// at for each connection.
+        pub ca: PathBuf = PathBuf::new(),
+        /// PEM file with a certificate to show to the cluster. Fixed at start; the file is looked at for each connection.
+        pub cert: PathBuf = PathBuf::new(),
+        /// PEM file with the key of it. Fixed at start; the file is looked at for each connection.
+        pub key: PathBuf = PathBuf::new(),
         /// What every key starts with. Fixed at start.
         pub prefix: String = "build-cache/".into(),
         /// How long blobs live there; read ones are renewed at half of it. Wants `v1ttl` or `v2`. 0s: for ever, and nothing but purges makes
@@ -396,6 +405,15 @@ impl FerriteConfig {
         faults.wanted(self.keyspace.is_empty() || self.api == FerriteApi::V2, || {
             format!("ferrite.keyspace = {:?}: wanted ferrite.api = \"v2\"", self.keyspace)
         });
+        if let Err(error) = self.tls() {
+            faults.0.push(format!("ferrite: {error}"));
+        }
+    }
+
+    /// How the cluster is reached, if that is by TLS.
+    pub fn tls(&self) -> Result<Option<TlsOptions>, &'static str> {
+        let of = |path: &PathBuf| path.to_string_lossy().into_owned();
+        TlsOptions::of_options(&of(&self.ca), &of(&self.cert), &of(&self.key))
     }
 
     /// For the tier's bounds.

@@ -13,14 +13,10 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use tls::{Acceptor, Clients, ServerOptions};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tower::Service as _;
@@ -78,7 +74,7 @@ pub struct Server {
 impl Server {
     /// Opens the store and listens. Call it on the runtime.
     pub async fn start(config: &Config) -> anyhow::Result<Server> {
-        let tls = tls(&config.tls)?;
+        let tls = tls(&config.tls).context("use the certificates of [tls]")?;
         // What fails often comes before the store: one that is left open is checked all over at the next start.
         let listener = TcpListener::bind(&config.server.addr)
             .await
@@ -159,7 +155,7 @@ async fn sample(store: Store, meters: Arc<Meters>, stop: CancellationToken) {
 
 struct Accept {
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Acceptor>,
     /// Bounds the connections; more wait in the system's queue.
     places: Arc<Semaphore>,
     app: Arc<App>,
@@ -213,7 +209,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn secure(self, io: TcpStream, tls: Option<TlsAcceptor>) {
+    async fn secure(self, io: TcpStream, tls: Option<Acceptor>) {
         let Some(tls) = tls else {
             let io = Wire::new(io);
             let loans = io.loans();
@@ -349,39 +345,21 @@ fn grpc_error(error: Error) -> Response<Body> {
 }
 
 /// TLS as configured; `None` where it is off.
-fn tls(config: &TlsConfig) -> anyhow::Result<Option<TlsAcceptor>> {
+fn tls(config: &TlsConfig) -> Result<Option<Acceptor>, tls::Error> {
     if config.certificate.as_os_str().is_empty() {
         return Ok(None);
     }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .context("set up TLS")?;
-    let builder = match config.client_ca.as_os_str().is_empty() {
-        true => builder.with_no_client_auth(),
-        false => {
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in certificates(&config.client_ca)? {
-                roots.add(certificate).context("read tls.client-ca")?;
-            }
-            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            let verifier = match config.client_required {
-                true => verifier,
-                false => verifier.allow_unauthenticated(),
-            };
-            builder.with_client_cert_verifier(verifier.build().context("read tls.client-ca")?)
-        }
+    let authority = config.client_ca.clone().into();
+    let options = ServerOptions {
+        certificate: config.certificate.clone().into(),
+        key: config.key.clone().into(),
+        clients: match (config.client_ca.as_os_str().is_empty(), config.client_required) {
+            (true, _) => Clients::Anonymous,
+            (false, true) => Clients::Required(authority),
+            (false, false) => Clients::Optional(authority),
+        },
+        allowed_cn: Vec::new(),
+        protocols: vec!["h2", "http/1.1"],
     };
-    let key = PrivateKeyDer::from_pem_file(&config.key).with_context(|| format!("read {}", config.key.display()))?;
-    let mut server = builder
-        .with_single_cert(certificates(&config.certificate)?, key)
-        .context("use tls.certificate with tls.key")?;
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(TlsAcceptor::from(Arc::new(server))))
-}
-
-fn certificates(path: &std::path::Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
-    let context = || format!("read {}", path.display());
-    let read = CertificateDer::pem_file_iter(path).with_context(context)?;
-    read.collect::<Result<_, _>>().with_context(context)
+    Acceptor::new(&options).map(Some)
 }

@@ -115,15 +115,20 @@ section! { "pools",
         pub server_password: String = String::new(),
         /// Whether servers are reached by TLS. Changes on reload.
         pub server_tls: bool = false,
-        /// PEM file with the authorities of the servers' certificates. Read again on reload.
+        /// PEM file with the authorities of the servers' certificates. Changes on reload; the file is looked at for each connection.
         pub server_tls_ca: PathBuf = PathBuf::new(),
-        /// Name in the servers' certificates; empty: the host as named. Changes on reload.
+        /// PEM file with a certificate that is shown to servers; empty: none. Changes on reload; the file is looked at for each connection.
+        pub server_tls_certificate: PathBuf = PathBuf::new(),
+        /// PEM file with the key of it. Changes on reload; the file is looked at for each connection.
+        pub server_tls_key: PathBuf = PathBuf::new(),
+        /// Name in the servers' certificates; empty: the host as named. A Ferrite cluster's are by host. Changes on reload.
         pub server_tls_name: String = String::new(),
-        /// PEM file with the certificate for clients; empty: no TLS. Read again on reload.
+        /// PEM file with the certificate for clients; empty: no TLS. Changes on reload; the file is looked at for each connection.
         pub tls_certificate: PathBuf = PathBuf::new(),
-        /// PEM file with the key of it. Read again on reload.
+        /// PEM file with the key of it. Changes on reload; the file is looked at for each connection.
         pub tls_key: PathBuf = PathBuf::new(),
-        /// PEM file with authorities of client certificates; clients must have one. Empty: not asked for. Read again on reload.
+        /// PEM file with authorities of client certificates; clients must have one. Empty: not asked for. Changes on reload; the file
+        /// is looked at for each connection.
         pub tls_client_ca: PathBuf = PathBuf::new(),
         /// Who may connect, as `[[pools.users]]`: `name`, `password` (`sha256:…` from `hash-password`), `commands`, `keys`, `rate`. None:
         /// everybody may everything. Changes on reload.

@@ -158,8 +158,8 @@ pub struct PoolPlan {
     pub topology: Arc<Topology>,
     pub table: Arc<Table>,
     pub users: Arc<[Arc<User>]>,
-    pub acceptor: Option<tokio_rustls::TlsAcceptor>,
-    pub connector: Option<tokio_rustls::TlsConnector>,
+    pub acceptor: Option<tls::Acceptor>,
+    pub connector: Option<tls::Connector>,
     /// Where it listens, with the port that was found for 0.
     pub addr: std::net::SocketAddr,
     /// Asked when a redirection or a failure tells that the topology is old.

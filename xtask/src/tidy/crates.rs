@@ -7,16 +7,20 @@ use super::{Fault, File, Rule};
 const EDGES: &[(&str, &[&str])] = &[
     ("base", &[]),
     ("proto", &[]),
+    ("tls", &["base"]),
     ("engine", &["base", "proto"]),
     ("raftstore", &["base", "proto", "engine"]),
     ("txn", &["base", "proto", "engine"]),
     ("pd", &["base", "proto", "engine", "raftstore"]),
-    ("server", &["base", "proto", "engine", "raftstore", "txn", "pd", "client"]),
-    ("client", &["base", "proto"]),
+    (
+        "server",
+        &["base", "proto", "tls", "engine", "raftstore", "txn", "pd", "client"],
+    ),
+    ("client", &["base", "proto", "tls"]),
     ("sim", &["base", "proto", "engine", "raftstore", "txn", "pd"]),
     ("blob-store", &["base"]),
-    ("build-cache", &["base", "client", "blob-store"]),
-    ("cache-proxy", &["base", "client"]),
+    ("build-cache", &["base", "tls", "client", "blob-store"]),
+    ("cache-proxy", &["base", "tls", "client"]),
     ("thumbnails", &["base", "client", "blob-store"]),
 ];
 
@@ -24,6 +28,7 @@ const EDGES: &[(&str, &[&str])] = &[
 const OURS: &[&str] = &[
     "base",
     "proto",
+    "tls",
     "engine",
     "raftstore",
     "txn",

@@ -33,7 +33,7 @@ use crate::call::Call;
 use crate::keys::{KeyRange, Mode};
 use crate::pd::Pd;
 use crate::route::Router;
-use crate::{ClientOptions, Error};
+use crate::{ClientOptions, Error, Metrics};
 
 /// A client for transactions. Clones share connections and what is known of regions and of others' transactions.
 ///
@@ -77,6 +77,11 @@ impl TxnClient {
     /// `regions_max`.
     pub async fn warm_up(&self, range: impl Into<KeyRange>, regions_max: usize) -> Result<usize, Error> {
         self.core.router.warm_up(range.into(), regions_max).await
+    }
+
+    /// What this client has done so far: requests by RPC and outcome with their latencies, retries, look-ups of regions.
+    pub fn metrics(&self) -> Metrics {
+        self.core.router.pd.metrics()
     }
 
     /// The placement driver of the cluster.

@@ -136,7 +136,7 @@ mod tests {
         );
         assert_eq!(
             faults("zzzzzzzzz = 9"),
-            "f.toml:1: unknown key zzzzzzzzz; known are server, pd, engine, raft, raft-log, transport, log"
+            "f.toml:1: unknown key zzzzzzzzz; known are server, pd, engine, raft, raft-log, transport, security, log"
         );
     }
 

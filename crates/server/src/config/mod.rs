@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 pub use load::LoadError;
 
+use crate::security::Security;
+
 /// Which parts of Ferrite a process runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -150,6 +152,35 @@ section! { "transport",
     }
 }
 
+section! { "security",
+    /// TLS on every port and between all processes, with a certificate on both sides. Off where `ca-path`, `cert-path` and `key-path` are empty;
+    /// all processes of a cluster have it, or none. The files are PEM. They are read again when they change, for connections made from then on.
+    pub struct SecurityConfig {
+        /// File with the authorities that certificates of servers and clients must be of. Fixed at start; what the file holds is not.
+        pub ca_path: PathBuf = PathBuf::new(),
+        /// File with the certificate of this process and those above it. It serves both ways, and names every host or IP address by which others
+        /// dial this process. Fixed at start; what the file holds is not.
+        pub cert_path: PathBuf = PathBuf::new(),
+        /// File with the key of the certificate, without passphrase. Fixed at start; what the file holds is not.
+        pub key_path: PathBuf = PathBuf::new(),
+        /// Common names of certificates that may connect, those of the cluster's own processes among them; empty: any of the authority. Fixed
+        /// at start.
+        pub cert_allowed_cn: Vec<String> = Vec::new(),
+        /// Whether the status port wants a certificate too. Without, whoever reaches it reads metrics, configuration and profiles. Fixed at
+        /// start.
+        pub status_client_cert: bool = true,
+    }
+}
+
+impl SecurityConfig {
+    /// Whether there is to be TLS.
+    pub fn is_on(&self) -> bool {
+        [&self.ca_path, &self.cert_path, &self.key_path]
+            .iter()
+            .any(|path| !path.as_os_str().is_empty())
+    }
+}
+
 section! { "log",
     /// What the process tells on standard error.
     pub struct LoggingConfig {
@@ -171,17 +202,19 @@ pub struct Config {
     #[serde(rename = "raft-log")]
     pub raft_log: LogConfig,
     pub transport: TransportConfig,
+    pub security: SecurityConfig,
     pub log: LoggingConfig,
 }
 
 /// Every section in the order of the reference page.
-pub const SECTIONS: [SectionDoc; 7] = [
+pub const SECTIONS: [SectionDoc; 8] = [
     ServerConfig::DOC,
     PdConfig::DOC,
     EngineConfig::DOC,
     raftstore::Config::DOC,
     LogConfig::DOC,
     TransportConfig::DOC,
+    SecurityConfig::DOC,
     LoggingConfig::DOC,
 ];
 
@@ -206,13 +239,13 @@ impl Faults {
         }
     }
 
-    fn listener(&mut self, key: &str, addr: &str, allow_insecure: bool) {
+    fn listener(&mut self, key: &str, addr: &str, is_safe: bool) {
         match listen_addr(addr) {
             Err(wanted) => self.add(key, format_args!("{addr:?}"), wanted),
-            Ok(parsed) if !parsed.ip().is_loopback() && !allow_insecure => self.add(
+            Ok(parsed) if !parsed.ip().is_loopback() && !is_safe => self.add(
                 key,
                 format_args!("{addr:?}"),
-                "a loopback address, as traffic is neither encrypted nor authenticated yet; --allow-insecure listens there all the same",
+                "a loopback address, or TLS by [security], as traffic is neither encrypted nor authenticated without; --allow-insecure listens there all the same",
             ),
             Ok(_) => {}
         }
@@ -286,15 +319,18 @@ pub fn listen_addr(addr: &str) -> Result<SocketAddr, &'static str> {
 
 /// Reads the address of another process: a URL or `host:port`, as clients write it. Returns `host:port`.
 pub fn strip_scheme(addr: &str) -> &str {
-    addr.trim_start_matches("http://").trim_end_matches('/')
+    addr.trim_start_matches("http://")
+        .trim_start_matches("https://")
+        .trim_end_matches('/')
 }
 
 impl Config {
-    /// Every fault of the values, one line each; empty when there is none. Changes nothing, opens nothing.
+    /// Every fault of the values, one line each; empty when there is none. Changes nothing; reads the files of `[security]` alone.
     pub fn validate(&self) -> Vec<String> {
         let mut faults = Faults::default();
         self.validate_server(&mut faults);
         self.validate_transport(&mut faults);
+        self.validate_security(&mut faults);
         [
             faults.0,
             self.engine.validate(),
@@ -306,14 +342,16 @@ impl Config {
 
     fn validate_server(&self, faults: &mut Faults) {
         let Config { server, pd, log, .. } = self;
+        let is_safe = server.allow_insecure || self.security.is_on();
         if server.role.has_store() {
-            faults.listener("server.addr", &server.addr, server.allow_insecure);
+            faults.listener("server.addr", &server.addr, is_safe);
         }
         if server.role.has_pd() {
-            faults.listener("pd.addr", &pd.addr, server.allow_insecure);
+            faults.listener("pd.addr", &pd.addr, is_safe);
         }
         if !server.status_addr.is_empty() {
-            faults.listener("server.status-addr", &server.status_addr, server.allow_insecure);
+            let is_safe = server.allow_insecure || (self.security.is_on() && self.security.status_client_cert);
+            faults.listener("server.status-addr", &server.status_addr, is_safe);
         }
         for (key, addr) in [
             ("server.advertise-addr", &server.advertise_addr),
@@ -378,6 +416,32 @@ impl Config {
         }
         for founder in &founders {
             faults.dialled("pd.initial-cluster", &founder.addr);
+        }
+    }
+
+    fn validate_security(&self, faults: &mut Faults) {
+        let security = &self.security;
+        let paths = [
+            ("security.ca-path", &security.ca_path),
+            ("security.cert-path", &security.cert_path),
+            ("security.key-path", &security.key_path),
+        ];
+        if !security.is_on() {
+            if !security.cert_allowed_cn.is_empty() {
+                let shown = format!("{:?}", security.cert_allowed_cn);
+                faults.add("security.cert-allowed-cn", shown, "ca-path, cert-path and key-path beside it");
+            }
+            return;
+        }
+        let missing = paths.iter().filter(|(_, path)| path.as_os_str().is_empty());
+        let missing: Vec<&str> = missing.map(|(key, _)| *key).collect();
+        missing
+            .iter()
+            .for_each(|key| faults.add(key, "\"\"", "a file, as TLS needs all three"));
+        if missing.is_empty()
+            && let Err(error) = Security::open(security)
+        {
+            faults.0.push(format!("security: {}", base::log::chain(&error)));
         }
     }
 

@@ -10,7 +10,8 @@ use proto::kvrpcpb::{self, LockInfo, MvccInfo, MvccLock, Op};
 use proto::pdpb;
 use proto::tikvpb::tikv_client::TikvClient;
 use serde_json::{Value, json};
-use tonic::transport::{Channel, Endpoint};
+use tls::Dialer;
+use tonic::transport::Channel;
 
 use super::output::{Field, Output};
 use super::text::Form;
@@ -75,7 +76,11 @@ async fn waits(client: &TxnClient, out: &mut Output<impl Write>, prefix: &Bytes)
     let mut rows: Vec<Vec<Field>> = Vec::new();
     for store in client.pd().stores(true).await? {
         let request = kvrpcpb::GetLockWaitInfoRequest::default();
-        let answer = dial(&store.address).await?.get_lock_wait_info(request).await?.into_inner();
+        let answer = dial(&store.address, client.pd().dialer())
+            .await?
+            .get_lock_wait_info(request)
+            .await?
+            .into_inner();
         check(None, answer.error)?;
         let row = |entry: &proto::deadlock::WaitForEntry| {
             vec![
@@ -142,13 +147,13 @@ async fn leader(client: &TxnClient, region: &pdpb::Region) -> anyhow::Result<Tik
     let store = region.leader.map_or(0, |leader| leader.store_id);
     let found = client.pd().store(StoreId(store)).await;
     let (store, _) = found.with_context(|| format!("find the leader of region {id}"))?;
-    dial(&store.address).await
+    dial(&store.address, client.pd().dialer()).await
 }
 
-async fn dial(address: &str) -> anyhow::Result<TikvClient<Channel>> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(super::CONNECT_TIMEOUT);
-    let channel = endpoint
-        .connect()
+async fn dial(address: &str, dialer: &Dialer) -> anyhow::Result<TikvClient<Channel>> {
+    let endpoint = dialer.endpoint(address)?.connect_timeout(super::CONNECT_TIMEOUT);
+    let channel = dialer
+        .connect(endpoint)
         .await
         .with_context(|| format!("connect to store {address}"))?;
     Ok(TikvClient::new(channel).max_decoding_message_size(usize::MAX))

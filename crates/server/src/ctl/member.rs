@@ -126,7 +126,7 @@ pub(super) async fn leader(client: &RawClient) -> anyhow::Result<Option<(PdPeers
         return Ok(None);
     };
     let url = leader.client_urls.first().context("the leader has no address")?;
-    let link = connect(url)
+    let link = connect(url, client.pd().dialer())
         .await
         .with_context(|| format!("connect to the leader at {url}"))?;
     Ok(Some((link, leader.member_id)))

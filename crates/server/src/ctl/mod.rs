@@ -13,12 +13,13 @@ mod text;
 mod txn;
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use base::Span;
-use client::{Api, ClientOptions, Hint, Keyspace, RawClient, TxnClient};
+use client::{Api, ClientOptions, Hint, Identity, Keyspace, RawClient, TlsOptions, TxnClient};
 
 use output::Output;
 use text::Form;
@@ -66,6 +67,15 @@ pub struct Args {
     /// Print JSON, one object a line.
     #[arg(long, global = true)]
     pub json: bool,
+    /// File with the authority of the cluster's certificates (PEM). The cluster speaks TLS.
+    #[arg(long, value_name = "FILE", env = "FERRITE_CA_PATH", global = true, help_heading = "TLS")]
+    pub ca_path: Option<PathBuf>,
+    /// File with a certificate to show to the cluster (PEM).
+    #[arg(long, value_name = "FILE", env = "FERRITE_CERT_PATH", global = true, requires_all = ["ca_path", "key_path"], help_heading = "TLS")]
+    pub cert_path: Option<PathBuf>,
+    /// File with the key of the certificate (PEM).
+    #[arg(long, value_name = "FILE", env = "FERRITE_KEY_PATH", global = true, requires_all = ["ca_path", "cert_path"], help_heading = "TLS")]
+    pub key_path: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -166,10 +176,23 @@ fn options(args: &Args) -> ClientOptions {
             .map(Keyspace::Id)
             .unwrap_or_else(|_| Keyspace::Name(text.clone()))
     };
+    let identity = args
+        .cert_path
+        .clone()
+        .zip(args.key_path.clone())
+        .map(|(certificate, key)| Identity {
+            certificate: certificate.into(),
+            key: key.into(),
+        });
+    let tls = args.ca_path.clone().map(|ca| TlsOptions {
+        authority: ca.into(),
+        identity,
+    });
     // One request at a time gains nothing from a shared stream.
     ClientOptions {
         api: args.keyspace.as_ref().map_or(Api::V1, |text| Api::V2(keyspace(text))),
         deadline: args.timeout.0,
+        tls,
         batch_commands: false,
         ..Default::default()
     }
@@ -188,6 +211,9 @@ fn advise(error: anyhow::Error) -> anyhow::Error {
     };
     match (failed, failed.hint()) {
         (client::Error::PdUnreachable { .. } | client::Error::BadAddress { .. }, _) => error,
+        (client::Error::Tls { .. } | client::Error::Certificates(_), _) => {
+            error.context("check --ca-path, --cert-path and --key-path")
+        }
         (_, Hint::Retry) => {
             error.context("the cluster did not serve this in time; see `ferrite ctl store`, or give it longer with --timeout")
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use base::Ts;
-use client::{Api, ClientOptions, Keyspace, TxnClient};
+use client::{Api, ClientOptions, Keyspace, TlsOptions, TxnClient};
 use pd::{Handle, Reply, Request};
 use tracing::{debug, info, warn};
 
@@ -23,14 +23,21 @@ const ROUND_MAX: Duration = Duration::from_secs(3600);
 /// For each step of a round's looking for locks.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Moves safe points until aborted. `life` is above zero; `address` is where clients dial this placement driver.
-pub async fn run(handle: Handle, address: String, api: ApiVersion, life: Duration) {
+/// How the own placement driver is reached as clients reach it.
+pub struct Reach {
+    pub address: String,
+    pub api: ApiVersion,
+    pub tls: Option<TlsOptions>,
+}
+
+/// Moves safe points until aborted. `life` is above zero.
+pub async fn run(handle: Handle, reach: Reach, life: Duration) {
     let mut rounds = tokio::time::interval((life / 10).clamp(ROUND_MIN, ROUND_MAX));
     rounds.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut clients = Vec::new();
     loop {
         rounds.tick().await;
-        match round(&handle, &address, api, life, &mut clients).await {
+        match round(&handle, &reach, life, &mut clients).await {
             Ok(Some((safe_point, locks))) => info!(safe_point = safe_point.0, locks, "old versions may be collected"),
             Ok(None) => debug!("safe points stay where they are"),
             Err(error) => warn!(error = format!("{error:#}"), "move the safe point"),
@@ -41,8 +48,7 @@ pub async fn run(handle: Handle, address: String, api: ApiVersion, life: Duratio
 /// One round: the safe point if it moved, and how many locks were in its way.
 async fn round(
     handle: &Handle,
-    address: &str,
-    api: ApiVersion,
+    reach: &Reach,
     life: Duration,
     clients: &mut Vec<TxnClient>,
 ) -> anyhow::Result<Option<(Ts, usize)>> {
@@ -77,7 +83,7 @@ async fn round(
         return Ok(None);
     }
     if clients.is_empty() {
-        *clients = connect(address, api).await.context("connect to the own placement driver")?;
+        *clients = connect(reach).await.context("connect to the own placement driver")?;
     }
     let mut locks = 0;
     for client in clients {
@@ -91,8 +97,8 @@ async fn round(
 }
 
 /// A client for each kind of transactions' keys that there may be.
-async fn connect(address: &str, api: ApiVersion) -> Result<Vec<TxnClient>, client::Error> {
-    let apis = match api {
+async fn connect(reach: &Reach) -> Result<Vec<TxnClient>, client::Error> {
+    let apis = match reach.api {
         ApiVersion::V1 | ApiVersion::V1Ttl => vec![Api::V1],
         // Whichever keyspace it is: keys of all are spoken of in full. In API V1 come those of TiDB.
         ApiVersion::V2 => vec![Api::V2(Keyspace::Id(0)), Api::V1],
@@ -102,9 +108,10 @@ async fn connect(address: &str, api: ApiVersion) -> Result<Vec<TxnClient>, clien
         let options = ClientOptions {
             api,
             deadline: DEADLINE,
+            tls: reach.tls.clone(),
             ..ClientOptions::default()
         };
-        clients.push(TxnClient::connect(&[address], options).await?);
+        clients.push(TxnClient::connect(&[&reach.address], options).await?);
     }
     Ok(clients)
 }

@@ -10,6 +10,7 @@ use pd::log::Stored;
 use pd::log::file::FileLog;
 use pd::{Handle, MemberId, Options, Pd, Reply, Request};
 use proto::ferrite_pd::Member;
+use tls::Dialer;
 use tokio::task::JoinHandle;
 use tracing::info;
 
@@ -20,6 +21,7 @@ use crate::listen::{self, Listener};
 use crate::pd_peers::begin::{self, With};
 use crate::pd_peers::{Links, Peers};
 use crate::pd_service;
+use crate::security::Security;
 use crate::status::{PdReport, Status};
 
 /// How long a start waits for a member to lead, at a time, before it says so.
@@ -37,21 +39,28 @@ pub struct PdNode {
 
 impl PdNode {
     /// Starts on the data in `dir`, or as a new member there, and serves on `port`. Waits until a member leads.
-    pub async fn start(config: &Config, dir: &Path, port: std::net::TcpListener, status: &Status) -> anyhow::Result<PdNode> {
+    pub async fn start(
+        config: &Config,
+        security: &Security,
+        dir: &Path,
+        port: std::net::TcpListener,
+        status: &Status,
+    ) -> anyhow::Result<PdNode> {
         let address = with_address(&config.pd.advertise_addr, port.local_addr()?);
+        let dialer = &security.dialer;
         let log = open(dir).await?;
         let me = Member {
             id: log.stored().identity.member.0,
             name: config.pd.member_name(&address),
-            peer_urls: vec![begin::url(&address)],
-            client_urls: vec![begin::url(&address)],
+            peer_urls: vec![dialer.url(&address)],
+            client_urls: vec![dialer.url(&address)],
             is_learner: false,
         };
         let handle = Handle::not_started(MemberId(me.id));
         let peers = Peers::new(handle.clone(), me.clone(), log.stored().identity.clone());
-        let listener = serve(config, port, &handle, &peers)?;
+        let listener = serve(config, security, port, &handle, &peers)?;
         let with = with_whom(config);
-        let log = take_part(log, &with, &me, &peers).await?;
+        let log = take_part(log, &with, &me, &peers, dialer).await?;
         let group = log.stored().identity.group;
         let options = Options {
             member: MemberId(me.id),
@@ -62,9 +71,9 @@ impl PdNode {
             max_peer_count_if_new: config.pd.replicas as u32,
             merge_after: config.pd.merge_after.0,
         };
-        let links = Links::new(group, begin::url(&address));
+        let links = Links::new(group, dialer.url(&address), dialer.clone());
         let pd = Pd::start(handle.clone(), log, options, links, random_id());
-        let enlist = begin::enlist(handle.clone(), group, me.clone(), with.urls());
+        let enlist = begin::enlist(handle.clone(), group, me.clone(), with.urls(dialer), dialer.clone());
         let mut tasks = vec![tokio::spawn(enlist)];
         wait_for_leader(&handle).await?;
         info!(%address, name = me.name, cluster_id = handle.cluster().0, "placement driver serves");
@@ -72,7 +81,12 @@ impl PdNode {
         status.part_ready(PD);
         let (life, api) = (config.pd.gc_life_time.0, config.server.api_version);
         if !life.is_zero() && api != ApiVersion::V1Ttl {
-            tasks.push(tokio::spawn(gc::run(handle, address.clone(), api, life)));
+            let reach = gc::Reach {
+                address: address.clone(),
+                api,
+                tls: security.client.clone(),
+            };
+            tasks.push(tokio::spawn(gc::run(handle, reach, life)));
         }
         Ok(PdNode {
             address,
@@ -111,14 +125,20 @@ async fn open(dir: &Path) -> anyhow::Result<FileLog> {
     opened.await
 }
 
-fn serve(config: &Config, port: std::net::TcpListener, handle: &Handle, peers: &Peers) -> anyhow::Result<Listener> {
+fn serve(
+    config: &Config,
+    security: &Security,
+    port: std::net::TcpListener,
+    handle: &Handle,
+    peers: &Peers,
+) -> anyhow::Result<Listener> {
     let routes = pd_service::services(handle.clone())
         .add_service(peers.clone().into_server())
         .into_axum_router()
         .merge(super::rest::routes(handle.clone()))
         .fallback(listen::unknown_route);
-    let routes = pd_service::forward::layer(routes, handle.clone());
-    listen::serve(port, routes, config.server.connections_max).context("serve the placement driver")
+    let routes = pd_service::forward::layer(routes, handle.clone(), security.dialer.clone());
+    listen::serve(port, routes, config.server.connections_max, security.acceptor.clone()).context("serve the placement driver")
 }
 
 fn with_whom(config: &Config) -> With {
@@ -131,7 +151,7 @@ fn with_whom(config: &Config) -> With {
 }
 
 /// Makes a new member one of its group; waits for those with which it begins.
-async fn take_part(mut log: FileLog, with: &With, me: &Member, peers: &Peers) -> anyhow::Result<FileLog> {
+async fn take_part(mut log: FileLog, with: &With, me: &Member, peers: &Peers, dialer: &Dialer) -> anyhow::Result<FileLog> {
     if log.stored().identity.group != 0 {
         return Ok(log);
     }
@@ -140,7 +160,7 @@ async fn take_part(mut log: FileLog, with: &With, me: &Member, peers: &Peers) ->
         // Others will count on this id.
         log = write(log, Stored::joining(member, 0, Vec::new())).await?;
     }
-    let stored = begin::begin(with, me).await;
+    let stored = begin::begin(with, me, dialer).await;
     let log = write(log, stored).await?;
     peers.take_part(log.stored().identity.clone());
     Ok(log)

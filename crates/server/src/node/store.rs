@@ -22,6 +22,7 @@ use raftstore::peer::{Report, SplitWanted};
 use raftstore::shell::{Parts, RaftStore, Reporter};
 use raftstore::snapshot::FileSnapshots;
 use raftstore::store;
+use tls::Dialer;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
@@ -33,6 +34,7 @@ use crate::failure::Failure;
 use crate::listen::{self, Listener};
 use crate::pd_client::{self, News, OnNews, PdLink, StorePd};
 use crate::pd_service::CLUSTER_VERSION;
+use crate::security::Security;
 use crate::status::{Status, StoreReport};
 use crate::tikv_service::{Identity, TikvService};
 use crate::transport::{Network, Resolve, service};
@@ -75,6 +77,7 @@ impl StoreNode {
     /// Starts on the data in `dir`, or as a new store of the cluster at `pd`, and serves on `port`.
     pub async fn start(
         config: &Config,
+        security: &Security,
         dir: &Path,
         pd: PdAt,
         port: std::net::TcpListener,
@@ -85,7 +88,7 @@ impl StoreNode {
         let started: Arc<OnceLock<RaftStore>> = Arc::default();
         let splitter: Arc<OnceLock<Splitter>> = Arc::default();
         let news = on_news(started.clone(), splitter.clone());
-        let link: Arc<dyn PdLink> = Arc::new(connect(pd, news, dir, &disk).await?);
+        let link: Arc<dyn PdLink> = Arc::new(connect(pd, news, dir, &disk, &security.dialer).await?);
         let splits = splitter.get_or_init(|| Splitter::new(link.clone(), started.clone())).clone();
         let id = disk.identify(&*link).await?;
         let meta = Store {
@@ -106,7 +109,13 @@ impl StoreNode {
             .context("register the store with the placement driver")?;
 
         let cluster = link.cluster();
-        let network = Network::new(cluster, &config.transport, resolve(link.clone()), disk.snapshots.clone());
+        let network = Network::new(
+            cluster,
+            &config.transport,
+            resolve(link.clone()),
+            disk.snapshots.clone(),
+            security.dialer.clone(),
+        );
         let runtime = tokio::runtime::Handle::current();
         let parts = Parts {
             store: id,
@@ -134,6 +143,7 @@ impl StoreNode {
         let asks = Arc::new(Cluster {
             raft: raft.clone(),
             link: link.clone(),
+            dialer: security.dialer.clone(),
         });
         let txn = Arc::new(Txn::new(txn::Parts {
             kv: Arc::new(raft.clone()),
@@ -151,7 +161,8 @@ impl StoreNode {
             .add_service(health)
             .into_axum_router()
             .fallback(listen::unknown_route);
-        let listener = listen::serve(port, routes, config.server.connections_max).context("serve the store")?;
+        let listener =
+            listen::serve(port, routes, config.server.connections_max, security.acceptor.clone()).context("serve the store")?;
         let collector = tokio::spawn(txn::gc::run(txn, asks));
         let heartbeats = tokio::spawn(heartbeat(link, raft.clone(), disk.dir.clone()));
         let room = tokio::spawn(room::watch(raft.clone(), disk.dir.clone(), config.server.disk_reserve));
@@ -415,14 +426,14 @@ fn encoded(key: &str) -> Bytes {
 
 /// Finds the placement driver. A store that was in a cluster waits for it as long as it takes; a new one gives up, as its user
 /// has probably mistyped the address.
-async fn connect(pd: PdAt, on_news: OnNews, dir: &Path, disk: &Disk) -> anyhow::Result<StorePd> {
+async fn connect(pd: PdAt, on_news: OnNews, dir: &Path, disk: &Disk, dialer: &Dialer) -> anyhow::Result<StorePd> {
     let endpoints = match pd {
         PdAt::Here(handle) => return Ok(StorePd::local(handle, on_news)),
         PdAt::There(endpoints) => endpoints,
     };
     let is_known = store::read_ident(&*disk.engine)?.is_some();
     loop {
-        match StorePd::connect(&endpoints, on_news.clone(), deadline()).await {
+        match StorePd::connect(&endpoints, dialer, on_news.clone(), deadline()).await {
             Ok(link) => return Ok(link),
             Err(error) if is_known => {
                 warn!(data_dir = %dir.display(), error = %base::log::chain(&error), "wait for the placement driver")
@@ -467,11 +478,16 @@ fn timestamps(link: Arc<dyn PdLink>) -> txn::Timestamps {
 struct Cluster {
     raft: RaftStore,
     link: Arc<dyn PdLink>,
+    dialer: Dialer,
 }
 
 impl Detectors for Cluster {
     fn here(&self) -> Option<(RegionId, u64)> {
         self.raft.led_first()
+    }
+
+    fn dialer(&self) -> Dialer {
+        self.dialer.clone()
     }
 
     fn there(&self) -> BoxFuture<'static, Option<String>> {

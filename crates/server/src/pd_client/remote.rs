@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use pd::{Liveness, RegionInfo, Reply, Request, StoreView};
 use proto::pdpb::pd_client::PdClient;
 use proto::pdpb::*;
+use tls::Dialer;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::{Error, Failure, News, OnNews, PAUSE_MAX, PAUSE_MIN, retry};
 use crate::pd_service::{heartbeat_to_wire, operator_of_wire};
@@ -31,6 +32,7 @@ const HEARTBEATS_SENDING: usize = 64;
 /// See the module.
 pub struct Remote {
     cluster: ClusterId,
+    dialer: Dialer,
     leader: Mutex<Leader>,
     heartbeats: Arc<Heartbeats>,
     sender: Mutex<Option<JoinHandle<()>>>,
@@ -51,9 +53,14 @@ struct Heartbeats {
 }
 
 impl Remote {
-    pub async fn connect(endpoints: &[String], on_news: OnNews, deadline: MonoTime) -> Result<Arc<Remote>, Error> {
-        let endpoints: Vec<String> = endpoints.iter().map(|endpoint| with_scheme(endpoint)).collect();
-        let found = retry(deadline, || endpoints.join(", "), || find_leader(&endpoints, None)).await?;
+    pub async fn connect(
+        endpoints: &[String],
+        dialer: &Dialer,
+        on_news: OnNews,
+        deadline: MonoTime,
+    ) -> Result<Arc<Remote>, Error> {
+        let endpoints: Vec<String> = endpoints.iter().map(|endpoint| dialer.url(endpoint)).collect();
+        let found = retry(deadline, || endpoints.join(", "), || find_leader(&endpoints, dialer, None)).await?;
         let leader = Mutex::new(Leader {
             endpoints: found.endpoints,
             client: Some(found.client),
@@ -61,6 +68,7 @@ impl Remote {
         let heartbeats = Arc::<Heartbeats>::default();
         let remote = Arc::new(Remote {
             cluster: found.cluster,
+            dialer: dialer.clone(),
             leader,
             heartbeats,
             sender: Mutex::default(),
@@ -109,7 +117,7 @@ impl Remote {
                 None => leader.endpoints.clone(),
             }
         };
-        let found = find_leader(&endpoints, Some(self.cluster)).await?;
+        let found = find_leader(&endpoints, &self.dialer, Some(self.cluster)).await?;
         *self.leader.lock() = Leader {
             endpoints: found.endpoints,
             client: Some(found.client.clone()),
@@ -285,10 +293,10 @@ struct Found {
 }
 
 /// Asks one endpoint after another who leads.
-async fn find_leader(endpoints: &[String], wanted: Option<ClusterId>) -> Result<Found, Failure> {
+async fn find_leader(endpoints: &[String], dialer: &Dialer, wanted: Option<ClusterId>) -> Result<Found, Failure> {
     let mut last = "no endpoint is given".to_owned();
     for endpoint in endpoints {
-        match tokio::time::timeout(FIND_TIMEOUT, leader_by(endpoint)).await {
+        match tokio::time::timeout(FIND_TIMEOUT, leader_by(endpoint, dialer)).await {
             Ok(Ok(found)) => {
                 return match wanted.filter(|&wanted| wanted != found.cluster) {
                     None => Ok(found),
@@ -305,12 +313,12 @@ async fn find_leader(endpoints: &[String], wanted: Option<ClusterId>) -> Result<
     Err(Failure::Passing(last))
 }
 
-async fn leader_by(endpoint: &str) -> Result<Found, String> {
-    let mut seed = dial(endpoint).await?;
+async fn leader_by(endpoint: &str, dialer: &Dialer) -> Result<Found, String> {
+    let mut seed = dial(endpoint, dialer).await?;
     let answer = seed
         .get_members(GetMembersRequest::default())
         .await
-        .map_err(|status| status.message().to_owned())?
+        .map_err(|status| tls::fault(&status).unwrap_or_else(|| status.message().to_owned()))?
         .into_inner();
     let leader = answer.leader.ok_or("no member leads")?;
     let mut endpoints: Vec<String> = answer.members.into_iter().flat_map(|member| member.client_urls).collect();
@@ -322,7 +330,7 @@ async fn leader_by(endpoint: &str) -> Result<Found, String> {
     if !leader.client_urls.iter().any(|url| url == endpoint)
         && let Some(url) = leader.client_urls.first()
     {
-        client = dial(url).await?;
+        client = dial(url, dialer).await?;
     }
     Ok(Found {
         cluster: ClusterId(answer.header.unwrap_or_default().cluster_id),
@@ -331,27 +339,19 @@ async fn leader_by(endpoint: &str) -> Result<Found, String> {
     })
 }
 
-async fn dial(url: &str) -> Result<PdClient<Channel>, String> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|error| error.to_string())?;
+async fn dial(url: &str, dialer: &Dialer) -> Result<PdClient<Channel>, String> {
+    let endpoint = dialer.endpoint(url).map_err(|error| error.to_string())?;
     let endpoint = endpoint
         .tcp_nodelay(true)
         .connect_timeout(FIND_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);
-    let channel = endpoint
-        .connect()
+    let channel = dialer
+        .connect(endpoint)
         .await
-        .map_err(|error| base::log::chain(&error).to_string())?;
+        .map_err(|error| tls::fault(&error).unwrap_or_else(|| base::log::chain(&error).to_string()))?;
     Ok(PdClient::new(channel))
-}
-
-fn with_scheme(endpoint: &str) -> String {
-    if endpoint.contains("://") {
-        endpoint.to_owned()
-    } else {
-        format!("http://{endpoint}")
-    }
 }
 
 /// Keeps a stream of heartbeats open, for as long as the link lives.

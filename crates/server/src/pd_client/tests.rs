@@ -38,7 +38,9 @@ async fn links(pd: &TestPd) -> Vec<(StorePd, mpsc::UnboundedReceiver<News>)> {
     let (on_news, local_news) = news();
     let local = StorePd::local(pd.pd.handle().clone(), on_news);
     let (on_news, mut remote_news) = news();
-    let remote = StorePd::connect(&[pd.address.to_string()], on_news, soon()).await.unwrap();
+    let remote = StorePd::connect(&[pd.address.to_string()], &tls::Dialer::plain(), on_news, soon())
+        .await
+        .unwrap();
     assert_eq!(must_hear(&mut remote_news).await, News::Forgotten);
     vec![(local, local_news), (remote, remote_news)]
 }
@@ -135,7 +137,9 @@ async fn a_link_outlives_a_restart_and_is_told_that_all_is_forgotten() {
     let pd = TestPd::start().await;
     must_bootstrap(&mut pd.client().await).await;
     let (on_news, mut news) = news();
-    let link = StorePd::connect(&[pd.address.to_string()], on_news, soon()).await.unwrap();
+    let link = StorePd::connect(&[pd.address.to_string()], &tls::Dialer::plain(), on_news, soon())
+        .await
+        .unwrap();
     assert_eq!(must_hear(&mut news).await, News::Forgotten);
     link.region_heartbeat(heartbeat(region(11, b"m", b"", 2)));
     let (dir, address) = pd.stop().await;
@@ -163,7 +167,9 @@ async fn nobody_at_home_is_told_in_time() {
     let (on_news, _news) = news();
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let deadline = MonoTime::now() + Duration::from_millis(300);
-    let outcome = StorePd::connect(&[silent.to_string()], on_news, deadline).await.map(drop);
+    let outcome = StorePd::connect(&[silent.to_string()], &tls::Dialer::plain(), on_news, deadline)
+        .await
+        .map(drop);
     let error = outcome.unwrap_err();
     assert!(
         error

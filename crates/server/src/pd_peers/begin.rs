@@ -10,6 +10,7 @@ use std::time::Duration;
 use pd::log::Stored;
 use pd::{Handle, MemberId};
 use proto::ferrite_pd::{EnlistRequest, HelloAnswer, HelloRequest, Member};
+use tls::Dialer;
 use tonic::Code;
 use tracing::{info, warn};
 
@@ -35,28 +36,23 @@ pub enum With {
 
 impl With {
     /// Where others may be, as URLs.
-    pub fn urls(&self) -> Vec<String> {
+    pub fn urls(&self, dialer: &Dialer) -> Vec<String> {
         match self {
             With::Nobody => Vec::new(),
-            With::Founders(all) => all.iter().map(|one| url(&one.addr)).collect(),
-            With::Group(addrs) => addrs.iter().map(|addr| url(addr)).collect(),
+            With::Founders(all) => all.iter().map(|one| dialer.url(&one.addr)).collect(),
+            With::Group(addrs) => addrs.iter().map(|addr| dialer.url(addr)).collect(),
         }
     }
 }
 
-/// An address as a URL.
-pub fn url(addr: &str) -> String {
-    format!("http://{addr}")
-}
-
 /// What `me`, whose directory is new, begins with. Waits for the others as long as it takes.
-pub async fn begin(with: &With, me: &Member) -> Stored {
+pub async fn begin(with: &With, me: &Member, dialer: &Dialer) -> Stored {
     let id = MemberId(me.id);
     if let With::Nobody = with {
         return Stored::founding(id, vec![me.clone()]);
     }
     for round in 0_u32.. {
-        let answers = hello(&with.urls(), me).await;
+        let answers = hello(&with.urls(dialer), me, dialer).await;
         if let Some(stored) = decide(with, me, &answers) {
             return stored;
         }
@@ -74,10 +70,10 @@ pub async fn begin(with: &With, me: &Member) -> Stored {
 }
 
 /// Asks everybody but itself.
-async fn hello(urls: &[String], me: &Member) -> Vec<(String, Option<HelloAnswer>)> {
+async fn hello(urls: &[String], me: &Member, dialer: &Dialer) -> Vec<(String, Option<HelloAnswer>)> {
     let asked = urls.iter().filter(|url| !me.peer_urls.contains(url)).map(|url| async move {
         let ask = async {
-            let mut client = connect(url).await.ok()?;
+            let mut client = connect(url, dialer).await.ok()?;
             let request = HelloRequest { from: Some(me.clone()) };
             Some(client.hello(request).await.ok()?.into_inner())
         };
@@ -108,7 +104,7 @@ fn decide(with: &With, me: &Member, answers: &[(String, Option<HelloAnswer>)]) -
 }
 
 /// Tells the leader who `me` is, until this member sees itself among the members as it is now.
-pub async fn enlist(handle: Handle, group: u64, me: Member, seeds: Vec<String>) {
+pub async fn enlist(handle: Handle, group: u64, me: Member, seeds: Vec<String>, dialer: Dialer) {
     let mut told = String::new();
     loop {
         let status = handle.status();
@@ -123,7 +119,7 @@ pub async fn enlist(handle: Handle, group: u64, me: Member, seeds: Vec<String>) 
         urls.sort();
         urls.dedup();
         for url in urls {
-            if let Some(reason) = enlist_at(url, group, &me).await
+            if let Some(reason) = enlist_at(url, group, &me, &dialer).await
                 && reason != told
             {
                 warn!(url, reason, "become a member of the placement driver");
@@ -135,8 +131,8 @@ pub async fn enlist(handle: Handle, group: u64, me: Member, seeds: Vec<String>) 
 }
 
 /// Why not, if the one who leads says so.
-async fn enlist_at(url: &str, group: u64, me: &Member) -> Option<String> {
-    let mut client = connect(url).await.ok()?;
+async fn enlist_at(url: &str, group: u64, me: &Member, dialer: &Dialer) -> Option<String> {
+    let mut client = connect(url, dialer).await.ok()?;
     let request = EnlistRequest {
         group,
         member: Some(me.clone()),

@@ -7,9 +7,10 @@ use parking_lot::Mutex;
 use pd::{MemberId, Transport};
 use proto::ferrite_pd::pd_peers_client::PdPeersClient;
 use proto::ferrite_pd::{GroupBatch, GroupMessage};
+use tls::Dialer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 /// Batches that wait for one member; when full, further ones are dropped, which raft repairs.
 const WAITING_MAX: usize = 256;
@@ -24,17 +25,19 @@ pub struct Links {
     group: u64,
     /// Where this member is dialled.
     own_url: String,
+    dialer: Dialer,
     /// By URL: a member that moved is a new link.
     links: Mutex<BTreeMap<String, mpsc::Sender<Vec<GroupMessage>>>>,
 }
 
 impl Links {
     /// Links of a member of `group` that is dialled at `own_url`. Call it on the runtime.
-    pub fn new(group: u64, own_url: String) -> Links {
+    pub fn new(group: u64, own_url: String, dialer: Dialer) -> Links {
         Links {
             runtime: tokio::runtime::Handle::current(),
             group,
             own_url,
+            dialer,
             links: Mutex::default(),
         }
     }
@@ -46,7 +49,8 @@ impl Transport for Links {
         let link = links.entry(url.to_owned()).or_insert_with(|| {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
             let (url, own_url) = (url.to_owned(), self.own_url.clone());
-            self.runtime.spawn(run(url, self.group, own_url, receiver));
+            self.runtime
+                .spawn(run(url, self.group, own_url, self.dialer.clone(), receiver));
             sender
         });
         if link.try_send(messages).is_err() {
@@ -60,20 +64,21 @@ impl Transport for Links {
 }
 
 /// Connects to a member; `url` has a scheme.
-pub(crate) async fn connect(url: &str) -> Result<PdPeersClient<Channel>, tonic::transport::Error> {
-    let endpoint = Endpoint::from_shared(url.to_owned())?
+pub(crate) async fn connect(url: &str, dialer: &Dialer) -> Result<PdPeersClient<Channel>, tonic::transport::Error> {
+    let endpoint = dialer
+        .endpoint(url)?
         .tcp_nodelay(true)
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true);
-    Ok(PdPeersClient::new(endpoint.connect().await?))
+    Ok(PdPeersClient::new(dialer.connect(endpoint).await?))
 }
 
 /// Sends until the links are dropped.
-async fn run(url: String, group: u64, own_url: String, mut messages: mpsc::Receiver<Vec<GroupMessage>>) {
+async fn run(url: String, group: u64, own_url: String, dialer: Dialer, mut messages: mpsc::Receiver<Vec<GroupMessage>>) {
     while let Some(first) = messages.recv().await {
-        let reason = match connect(&url).await {
+        let reason = match connect(&url, &dialer).await {
             Ok(client) => stream(client, group, &own_url, first, &mut messages).await,
             Err(error) => base::log::chain(&error).to_string(),
         };

@@ -14,7 +14,8 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use pd::Handle;
-use tonic::transport::{Channel, Endpoint};
+use tls::Dialer;
+use tonic::transport::Channel;
 use tower::{Service, ServiceExt};
 
 /// By this clients ask for it.
@@ -32,14 +33,16 @@ const OWN_PAGES: [&str; 4] = [
 #[derive(Clone)]
 struct Forwarder {
     handle: Handle,
+    dialer: Dialer,
     /// The link to the last leader.
     link: Arc<Mutex<Option<(String, Channel)>>>,
 }
 
 /// `routes`, of which some are served by the leader.
-pub fn layer(routes: Router, handle: Handle) -> Router {
+pub fn layer(routes: Router, handle: Handle, dialer: Dialer) -> Router {
     let forwarder = Forwarder {
         handle,
+        dialer,
         link: Arc::default(),
     };
     routes.layer(from_fn_with_state(forwarder, maybe_forward))
@@ -70,7 +73,7 @@ impl Forwarder {
         {
             return Some(channel.clone());
         }
-        let channel = Endpoint::from_shared(url.clone()).ok()?.tcp_nodelay(true).connect_lazy();
+        let channel = self.dialer.connect_lazy(self.dialer.endpoint(&url).ok()?.tcp_nodelay(true));
         *link = Some((url, channel.clone()));
         Some(channel)
     }

@@ -157,5 +157,5 @@ async fn stream(network: &Network, store: StoreId, queue: &Arc<Queue>, first: Ve
         .raft(batches)
         .await
         .map(drop)
-        .map_err(|status| format!("{}: {}", status.code(), status.message()))
+        .map_err(|status| tls::fault(&status).unwrap_or_else(|| format!("{}: {}", status.code(), status.message())))
 }

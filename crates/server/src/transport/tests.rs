@@ -57,7 +57,7 @@ impl Sink {
         let deliver: service::Deliver = Arc::new(move |messages| into.lock().extend(messages));
         let receiver = service::Receiver::new(cluster, RECEIVER, deliver, snapshots.clone(), 2);
         let routes = tonic::service::Routes::new(receiver.into_service()).into_axum_router();
-        let listener = listen::serve(port, routes, 100).expect("a bound socket can be served");
+        let listener = listen::serve(port, routes, 100, None).expect("a bound socket can be served");
         Sink {
             got,
             snapshots,
@@ -86,7 +86,7 @@ fn network(address: SocketAddr, dir: &tempfile::TempDir) -> Network {
         ..TransportConfig::default()
     };
     let snapshots = Arc::new(FileSnapshots::open(dir.path()).expect("a fresh directory"));
-    Network::new(CLUSTER, &config, resolve, snapshots)
+    Network::new(CLUSTER, &config, resolve, snapshots, tls::Dialer::plain())
 }
 
 fn free_port() -> TcpListener {

@@ -14,10 +14,10 @@ use parking_lot::Mutex;
 use proto::deadlock::deadlock_client::DeadlockClient;
 use proto::deadlock::deadlock_server::{Deadlock as Service, DeadlockServer};
 use proto::deadlock::*;
+use tls::Dialer;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::BoxStream;
-use tonic::transport::Endpoint;
 use tonic::{Request, Response, Status, Streaming, async_trait};
 use txn::deadlock::Detector;
 use txn::scheduler::{Deadlock, Detect, Event};
@@ -37,6 +37,10 @@ pub trait Detectors: Send + Sync + 'static {
     fn here(&self) -> Option<(RegionId, u64)>;
     /// Where another store listens that leads it, `host:port`, as far as known.
     fn there(&self) -> BoxFuture<'static, Option<String>>;
+    /// How it is dialled.
+    fn dialer(&self) -> Dialer {
+        Dialer::plain()
+    }
 }
 
 /// The scheduler's end of the queue.
@@ -122,8 +126,10 @@ fn tell(shell: &Weak<Shell>, deadlock: Deadlock) {
 /// A stream to the store that detects. It closes when that store ends it.
 async fn connect(detectors: &dyn Detectors, shell: Weak<Shell>) -> Option<mpsc::Sender<DeadlockRequest>> {
     let address = detectors.there().await?;
-    let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-    let endpoint = endpoint
+    let dialer = detectors.dialer();
+    let endpoint = dialer
+        .endpoint(&address)
+        .ok()?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(CONNECT_TIMEOUT)
@@ -132,8 +138,8 @@ async fn connect(detectors: &dyn Detectors, shell: Weak<Shell>) -> Option<mpsc::
     let (sender, receiver) = mpsc::channel(QUEUE_MAX);
     tokio::spawn(async move {
         let outcome = async {
-            let channel = endpoint
-                .connect()
+            let channel = dialer
+                .connect(endpoint)
                 .await
                 .map_err(|error| Status::from_error(Box::new(error)))?;
             let mut answers = DeadlockClient::new(channel)

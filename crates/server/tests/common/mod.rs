@@ -25,6 +25,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     /// Of every placement driver.
     pds: Vec<SocketAddr>,
+    /// Flags by which `ferrite ctl` speaks TLS, if the processes do.
+    tls: Vec<String>,
     _dir: TempDir,
 }
 
@@ -89,6 +91,7 @@ impl Cluster {
         let mut cluster = Cluster {
             nodes: parts.iter().enumerate().map(node).collect(),
             pds,
+            tls: tls_flags(args),
             _dir: dir,
         };
         cluster.nodes.iter_mut().for_each(Node::start);
@@ -107,6 +110,12 @@ impl Cluster {
 
     /// What `ferrite ctl` does with these arguments.
     pub fn ctl(&self, args: &[&str]) -> std::process::Output {
+        let flags = self.tls.iter().map(String::as_str);
+        self.ctl_bare(&flags.chain(args.iter().copied()).collect::<Vec<_>>())
+    }
+
+    /// The same without what TLS asks for.
+    pub fn ctl_bare(&self, args: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));
         command.args(["ctl", "--pd-addr", &self.endpoints().join(",")]).args(args);
         command.output().expect("the binary runs")
@@ -219,7 +228,7 @@ impl Node {
             if let Some(ended) = child.try_wait().expect("a child can be waited for") {
                 panic!("{:?} ended with {ended} instead of being ready:\n{}", self.part, self.log());
             }
-            if is_ready(self.status) {
+            if is_ready(self.status, &tls_flags(&self.args)) {
                 return;
             }
             assert!(MonoTime::now() < deadline, "{:?} is not ready:\n{}", self.part, self.log());
@@ -242,7 +251,7 @@ impl Node {
 
     /// What the status port tells of a metric, named with its labels; zero if it does not.
     pub fn metric(&self, name: &str) -> f64 {
-        let (_, page) = get(self.status, "/metrics").expect("the status port answers");
+        let (_, page) = get(self.status, "/metrics", &tls_flags(&self.args)).expect("the status port answers");
         let line = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
@@ -292,21 +301,62 @@ fn free_ports(count: usize) -> Vec<SocketAddr> {
 }
 
 /// Whether the status port says so.
-fn is_ready(status: SocketAddr) -> bool {
-    get(status, "/ready").is_some_and(|(code, _)| code == "200")
+fn is_ready(status: SocketAddr, tls: &[String]) -> bool {
+    get(status, "/ready", tls).is_some_and(|(code, _)| code == "200")
 }
 
 /// Status code and body of a page of the status port, if it answers.
-fn get(status: SocketAddr, path: &str) -> Option<(String, String)> {
+fn get(status: SocketAddr, path: &str, tls: &[String]) -> Option<(String, String)> {
     let ask = || -> std::io::Result<String> {
         let mut socket = TcpStream::connect_timeout(&status, Duration::from_millis(200))?;
         socket.set_read_timeout(Some(Duration::from_secs(2)))?;
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: {status}\r\nConnection: close\r\n\r\n")?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {status}\r\nConnection: close\r\n\r\n");
         let mut answer = String::new();
-        socket.read_to_string(&mut answer)?;
+        match tls {
+            [] => {
+                socket.write_all(request.as_bytes())?;
+                socket.read_to_string(&mut answer)?;
+            }
+            [_, ca, _, cert, _, key] => {
+                let mut secure = rustls::StreamOwned::new(handshake(status, [ca, cert, key]), socket);
+                secure.write_all(request.as_bytes())?;
+                // Some servers close without a farewell.
+                let _end = secure.read_to_string(&mut answer);
+            }
+            other => panic!("flags of TLS: {other:?}"),
+        }
         Ok(answer)
     };
     let answer = ask().ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
+}
+
+/// Those of `args` that are about TLS: a flag and a file for each of authority, certificate and key; none without TLS.
+fn tls_flags(args: &[impl AsRef<str>]) -> Vec<String> {
+    let value = |flag: &str| {
+        args.windows(2)
+            .find(|two| two[0].as_ref() == flag)
+            .map(|two| two[1].as_ref().to_owned())
+    };
+    let given = ["--ca-path", "--cert-path", "--key-path"].map(|flag| value(flag).map(|value| [flag.to_owned(), value]));
+    given.into_iter().flatten().flatten().collect()
+}
+
+fn handshake(server: SocketAddr, [ca, cert, key]: [&str; 3]) -> rustls::ClientConnection {
+    use rustls::pki_types::pem::PemObject as _;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    let certificates = |file: &str| CertificateDer::pem_file_iter(file).expect("PEM").map(|one| one.expect("PEM"));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add_parsable_certificates(certificates(ca));
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            certificates(cert).collect(),
+            PrivateKeyDer::from_pem_file(key).expect("a key"),
+        )
+        .expect("a pair");
+    rustls::ClientConnection::new(Arc::new(config), server.ip().into()).expect("begins")
 }

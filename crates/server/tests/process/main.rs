@@ -4,6 +4,7 @@ mod command_line;
 mod damage;
 mod refusals;
 mod running;
+mod tls;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -8,6 +8,7 @@ mod dead;
 mod large;
 mod own;
 mod registry;
+mod secure;
 
 use std::io::Write;
 

@@ -63,6 +63,7 @@ impl Ferrite {
             options: ClientOptions {
                 api,
                 deadline: config.timeout.0,
+                tls: config.tls().expect("the configuration was validated"),
                 ..ClientOptions::default()
             },
             prefix: config.prefix.clone(),

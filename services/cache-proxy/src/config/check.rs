@@ -215,6 +215,10 @@ impl PoolConfig {
             self.tls_client_ca.as_os_str().is_empty() || !certificate.as_os_str().is_empty(),
             || format!("pool {name:?}: tls-client-ca: wanted tls-certificate"),
         );
+        let (certificate, key) = (&self.server_tls_certificate, &self.server_tls_key);
+        faults.wanted(certificate.as_os_str().is_empty() == key.as_os_str().is_empty(), || {
+            format!("pool {name:?}: wanted both server-tls-certificate and server-tls-key, or neither")
+        });
         faults.wanted(!self.server_tls || !self.server_tls_ca.as_os_str().is_empty(), || {
             format!("pool {name:?}: server-tls = true: wanted server-tls-ca")
         });

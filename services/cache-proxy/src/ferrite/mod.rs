@@ -67,6 +67,7 @@ impl Store {
             prefix: config.ferrite_prefix.clone().into_bytes(),
             options: ClientOptions {
                 deadline: config.timeout_request.0,
+                tls: crate::tls::of_servers(config),
                 // A counter must not count twice.
                 retry_undetermined: false,
                 ..ClientOptions::default()

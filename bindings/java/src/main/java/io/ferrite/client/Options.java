@@ -9,7 +9,7 @@ import java.util.stream.Collectors;
  * Options of a client or of a transaction. The library knows their names and tells faults: {@link Kind#CONFIGURATION}.
  *
  * <p>Of clients: {@code deadline} (of each call, 5 s if not given), {@code keyspace}, {@code keyspace-id}, {@code batch-commands}, {@code connections},
- * {@code retry-undetermined}, {@code answer-bytes-max}. Of transactions: {@code pessimistic}, {@code lock-wait}, {@code async-commit},
+ * {@code retry-undetermined}, {@code answer-bytes-max}; for TLS {@code ca}, {@code cert} and {@code key}, each the path of a PEM file or PEM text. Of transactions: {@code pessimistic}, {@code lock-wait}, {@code async-commit},
  * {@code one-phase}, {@code causal}, {@code deadline}.
  */
 public final class Options {
@@ -32,6 +32,11 @@ public final class Options {
 
     public Options deadline(Duration deadline) {
         return with("deadline", deadline);
+    }
+
+    /** TLS to a cluster whose certificates are of {@code ca}; each the path of a PEM file, read again when it changes, or PEM text. */
+    public Options tls(String ca, String cert, String key) {
+        return with("ca", ca).with("cert", cert).with("key", key);
     }
 
     /** How long a pessimistic transaction waits for others' locks; zero not at all. */
