@@ -44,9 +44,13 @@ pub fn balance_region(fit: &Fit<'_>) -> Option<Plan> {
     held.into_iter().find_map(|(at, peer, rule)| {
         let (from, others) = (fit.store_of(peer)?, fit.others_of(rule, Some(at)));
         let here = fit.apart(from, others, rule);
-        let no_nearer = fit.free_stores(rule).filter(|store| fit.apart(store, others, rule) >= here);
+        // Most stores are not worth it, and how far apart they stand costs more to tell.
+        let worth = fit
+            .free_stores(rule)
+            .filter(|store| is_worth_moving(from.weight, store.weight, size));
+        let no_nearer = worth.filter(|store| fit.apart(store, others, rule) >= here);
         let to = no_nearer.min_by_key(|store| (store.weight, store.store))?;
-        is_worth_moving(from.weight, to.weight, size).then_some(Plan::AddLearner {
+        Some(Plan::AddLearner {
             to: to.store,
             instead_of: Some(from.store),
         })
