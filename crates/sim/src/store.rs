@@ -3,6 +3,8 @@
 //! Mailboxes fill as messages come and are handled in batches; raft log writes of all regions share one sync at a time; applying
 //! takes its time; answers leave when they are due. All that a crash leaves is in [`Data`].
 
+mod data;
+mod hibernate;
 mod requests;
 mod txn;
 
@@ -12,22 +14,22 @@ use std::time::Duration;
 
 use base::{ClusterId, MonoTime, PeerId, RegionId, StoreId};
 use bytes::Bytes;
-use engine::MemEngine;
 use proto::metapb::Region;
 use raftstore::apply::{Applier, ApplyTask, Change, MergeStep, Outcome};
 use raftstore::beats::Beats;
 use raftstore::delegate::Delegate;
-use raftstore::log::{MemLog, RaftLog};
+use raftstore::log::RaftLog;
 use raftstore::peer::{Effects, Event, Peer, RaftWrite};
 use raftstore::registry::Born;
 use raftstore::size::Measured;
-use raftstore::snapshot::{Key, MemSnapshots, Snapshots};
+use raftstore::snapshot::{Key, Snapshots};
 use raftstore::storage::LogPosition;
 use raftstore::store::{Decision, Store as Control};
 use raftstore::{Config, RaftMessage};
 
 use ::txn::scheduler::Job;
 
+pub use self::data::Data;
 use self::requests::Requests;
 use self::txn::Txns;
 use crate::counts::Counts;
@@ -42,51 +44,6 @@ pub const CLUSTER: ClusterId = ClusterId(7);
 const SNAPSHOT_TIME_MAX: Duration = Duration::from_secs(2);
 /// Between a message's coming and its mailbox's turn.
 const POLL_DELAY_MAX: Duration = Duration::from_micros(50);
-
-/// What outlives a store's process.
-#[derive(Clone, Default)]
-pub struct Data {
-    pub engine: MemEngine,
-    pub log: Arc<MemLog>,
-    pub snapshots: Arc<MemSnapshots>,
-}
-
-impl Data {
-    /// The data of a store that is to hold its peers of `regions`.
-    pub fn bootstrap(store: StoreId, regions: &[Region]) -> Data {
-        let data = Data::default();
-        let mine: Vec<_> = regions
-            .iter()
-            .filter(|region| raftstore::region::peer_on(region, store).is_some())
-            .cloned()
-            .collect();
-        raftstore::store::write_ident(&data.engine, CLUSTER, store).expect("memory takes the identity");
-        raftstore::store::write_regions(&data.engine, &*data.log, store, &mine).expect("memory takes the regions");
-        data
-    }
-
-    /// What a crash leaves: all that was synced, and a random part of what was not.
-    pub fn crash(self, rng: &mut Rng, counts: &mut Counts) -> Data {
-        let (writes, batches) = (self.log.unsynced(), self.engine.unsynced());
-        let (keep_writes, keep_batches) = (keep(rng, writes), keep(rng, batches));
-        counts.add_many("crash_lost_log_writes", u64::from(keep_writes < writes));
-        counts.add_many("crash_lost_engine_batches", u64::from(keep_batches < batches));
-        Data {
-            engine: self.engine.crash(keep_batches),
-            log: Arc::new(self.log.crash(keep_writes)),
-            snapshots: self.snapshots,
-        }
-    }
-}
-
-/// How many of `count` things not synced reached the disk: often none or all.
-fn keep(rng: &mut Rng, count: usize) -> usize {
-    match rng.below(3) {
-        0 => 0,
-        1 => count,
-        _ => rng.below(count + 1),
-    }
-}
 
 /// What a store is woken for.
 #[derive(Debug)]
@@ -459,47 +416,6 @@ impl Store {
         }
         self.start_sync(now, disk, out);
         self.give_answers(now, out);
-    }
-
-    fn tick(&mut self, now: MonoTime, out: &mut Out) {
-        self.ticks += 1;
-        let registry = self.control.registry().clone();
-        let beat = self.beats.on_tick(now, || registry.stores());
-        beat.send.into_iter().for_each(|message| self.send_raft(message, out));
-        let turns = self.config.doze_ticks();
-        let regions: Vec<_> = self.cells.iter().map(|(&id, cell)| (id, cell.hibernates)).collect();
-        for (region, hibernates) in regions {
-            if !hibernates {
-                self.post(now, region, Event::Tick, out);
-                continue;
-            }
-            for &store in &beat.silent {
-                self.counts.add("store_silent_while_hibernating");
-                self.post(now, region, Event::StoreSilent(store), out);
-            }
-            if region.0 % turns == self.ticks % turns {
-                self.post(now, region, Event::Doze, out);
-            }
-        }
-    }
-
-    /// A region's peer fell asleep, or woke.
-    fn on_hibernates(&mut self, now: MonoTime, region: RegionId, hibernates: bool, out: &mut Out) {
-        let Some(cell) = self.cells.get_mut(&region) else { return };
-        cell.hibernates = hibernates;
-        let of_leader = cell.peer.is_leader();
-        let name = match (hibernates, of_leader) {
-            (true, true) => "hibernates",
-            (true, false) => "follower_hibernates",
-            (false, true) => "hibernation_ended",
-            (false, false) => "follower_woke",
-        };
-        self.counts.add(name);
-        let stores: Vec<_> = cell.peer.region().peers.iter().map(|peer| StoreId(peer.store_id)).collect();
-        let silent = |store: &StoreId| self.beats.is_silent(*store);
-        for store in stores.into_iter().filter(silent).filter(|_| hibernates).collect::<Vec<_>>() {
-            self.post(now, region, Event::StoreSilent(store), out);
-        }
     }
 
     /// Gives every mailbox its turn.
