@@ -23,7 +23,7 @@ use crate::txn as transaction;
 use crate::txn::wire as convert;
 
 /// What a client is told.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum WireError {
     /// For the field `region_error`: clients act on it by themselves.
     Region(Box<errorpb::Error>),

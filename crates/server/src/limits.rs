@@ -77,13 +77,14 @@ impl Admission {
         }
     }
 
-    /// A place, held while the request runs; `None` when none came free in time.
-    pub async fn enter(&self) -> Option<SemaphorePermit<'_>> {
-        if let Ok(place) = self.places.try_acquire() {
-            return Some(place);
+    /// Places for `requests` that run together, held while they do; `None` when they did not come free in time.
+    pub async fn enter(&self, requests: usize) -> Option<SemaphorePermit<'_>> {
+        let places = u32::try_from(requests).expect("a stream has a thousand commands at most");
+        if let Ok(held) = self.places.try_acquire_many(places) {
+            return Some(held);
         }
-        let place = tokio::time::timeout(self.wait, self.places.acquire()).await.ok()?;
-        Some(place.expect("the semaphore is never closed"))
+        let held = tokio::time::timeout(self.wait, self.places.acquire_many(places)).await.ok()?;
+        Some(held.expect("the semaphore is never closed"))
     }
 }
 
@@ -163,13 +164,13 @@ mod tests {
     #[tokio::test]
     async fn waits_for_a_place_and_then_refuses() {
         let admission = Admission::new(1, Duration::from_millis(5));
-        let held = admission.enter().await.expect("free");
-        assert!(admission.enter().await.is_none(), "refused after the wait");
+        let held = admission.enter(1).await.expect("free");
+        assert!(admission.enter(1).await.is_none(), "refused after the wait");
         drop(held);
-        assert!(admission.enter().await.is_some(), "free again");
+        assert!(admission.enter(1).await.is_some(), "free again");
         let patient = Admission::new(1, Duration::from_secs(60));
-        let held = patient.enter().await.expect("free");
-        let (place, ()) = tokio::join!(patient.enter(), async { drop(held) });
+        let held = patient.enter(1).await.expect("free");
+        let (place, ()) = tokio::join!(patient.enter(1), async { drop(held) });
         assert!(place.is_some(), "came free while waiting");
     }
 }

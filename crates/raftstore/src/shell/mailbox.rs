@@ -1,7 +1,8 @@
 //! Machines with mailboxes, polled by a pool of threads: how thousands of regions share a few threads.
 //!
 //! A mailbox is idle, notified or dropped. Whoever puts an event into an idle one notifies it: it enters the pool's queue once, however
-//! many events follow. A thread takes a batch of notified machines, hands each its events, and sets it idle again.
+//! many events follow. A thread takes a batch of notified machines and hands each its events; they are idle again when it lets go of the
+//! batch. Until then no other thread polls them, so that what a batch wants done together leaves in the order of its machines' steps.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -68,15 +69,17 @@ impl<M, E> Mailbox<M, E> {
         }
     }
 
-    /// Hands the machine its events; ends with the mailbox idle, or notified again when more came.
-    fn poll(self: &Arc<Self>, handle: &mut dyn FnMut(&mut M, VecDeque<E>)) {
-        {
-            let mut machine = self.machine.lock();
-            let events = std::mem::take(&mut *self.queue.lock());
-            if let Some(machine) = machine.as_mut() {
-                handle(machine, events);
-            }
+    /// Hands the machine its events. The mailbox stays notified.
+    fn poll(&self, handle: &mut dyn FnMut(&mut M, VecDeque<E>)) {
+        let mut machine = self.machine.lock();
+        let events = std::mem::take(&mut *self.queue.lock());
+        if let Some(machine) = machine.as_mut() {
+            handle(machine, events);
         }
+    }
+
+    /// Ends with the mailbox idle, or notified again when more came.
+    fn let_go(self: &Arc<Self>) {
         if self
             .state
             .compare_exchange(NOTIFIED, IDLE, Ordering::AcqRel, Ordering::Acquire)
@@ -266,22 +269,37 @@ impl<M, E> Clone for Ready<M, E> {
 }
 
 impl<M, E> Ready<M, E> {
-    /// Polls a batch of machines; waits for the first up to `wait`. Returns how many were polled.
-    pub fn poll(&self, wait: Duration, handle: &mut dyn FnMut(&mut M, VecDeque<E>)) -> usize {
-        let Some(first) = self.0.pop(wait) else { return 0 };
-        first.poll(handle);
-        let mut polled = 1;
-        while polled < BATCH {
-            let Some(mailbox) = self.0.try_pop() else { break };
+    /// Polls a batch of machines; waits for the first up to `wait`. Each machine is polled again only after the batch is dropped.
+    pub fn poll(&self, wait: Duration, handle: &mut dyn FnMut(&mut M, VecDeque<E>)) -> Polled<M, E> {
+        let mut polled = Vec::new();
+        let mut next = self.0.pop(wait);
+        while let Some(mailbox) = next {
             mailbox.poll(handle);
-            polled += 1;
+            polled.push(mailbox);
+            next = if polled.len() < BATCH { self.0.try_pop() } else { None };
         }
-        polled
+        Polled(polled)
     }
 
     /// How many machines wait for a thread.
     pub fn waiting(&self) -> usize {
         self.0.items.lock().len()
+    }
+}
+
+/// Machines that were polled together; dropped, they can be polled again.
+#[must_use]
+pub struct Polled<M, E>(Vec<Arc<Mailbox<M, E>>>);
+
+impl<M, E> Polled<M, E> {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<M, E> Drop for Polled<M, E> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Mailbox::let_go);
     }
 }
 
@@ -300,15 +318,14 @@ mod tests {
         }
         assert_eq!(ready.waiting(), 1, "notified once for all events");
         let mut seen = Vec::new();
-        assert_eq!(
-            ready.poll(Duration::ZERO, &mut |machine, events| {
-                machine.extend(events);
-                seen = machine.clone();
-            }),
-            1
-        );
+        let polled = ready.poll(Duration::ZERO, &mut |machine, events| {
+            machine.extend(events);
+            seen = machine.clone();
+        });
+        assert_eq!(polled.0.len(), 1);
+        drop(polled);
         assert_eq!(seen, [0, 1, 2, 3, 4]);
-        assert_eq!(ready.poll(Duration::ZERO, &mut |_, _| panic!("idle")), 0);
+        assert!(ready.poll(Duration::ZERO, &mut |_, _| panic!("idle")).is_empty());
         assert!(router.send(ONE, 5).is_ok());
         assert_eq!(ready.waiting(), 1);
     }
@@ -319,13 +336,32 @@ mod tests {
         let mailbox = router.insert(ONE, ());
         assert!(mailbox.send(1).is_ok());
         let mut seen = Vec::new();
-        ready.poll(Duration::ZERO, &mut |(), events| {
-            if seen.is_empty() {
-                assert!(mailbox.send(2).is_ok());
-            }
-            seen.push(events);
-        });
+        let mut poll = || {
+            ready.poll(Duration::ZERO, &mut |(), events| {
+                if seen.is_empty() {
+                    assert!(mailbox.send(2).is_ok());
+                }
+                seen.push(events);
+            })
+        };
+        drop(poll());
+        drop(poll());
         assert_eq!(seen, [[1], [2]]);
+    }
+
+    /// What a thread does with a batch comes in the order of steps only if nobody else polls its machines meanwhile.
+    #[test]
+    fn a_machine_is_not_polled_again_before_its_batch_is_dropped() {
+        let (router, ready) = Router::<(), u32>::new(10);
+        let mailbox = router.insert(ONE, ());
+        assert!(mailbox.send(1).is_ok());
+        let batch = ready.poll(Duration::ZERO, &mut |(), _| {});
+        assert!(mailbox.send(2).is_ok());
+        assert!(ready.poll(Duration::ZERO, &mut |(), _| panic!("not yet")).is_empty());
+        drop(batch);
+        let mut seen = Vec::new();
+        drop(ready.poll(Duration::ZERO, &mut |(), events| seen.extend(events)));
+        assert_eq!(seen, [2]);
     }
 
     #[test]
@@ -345,7 +381,7 @@ mod tests {
         assert_eq!(router.remove(ONE).map(|((), left)| left), Some([1].into()));
         assert!(matches!(mailbox.send(2), Err(Refused::Gone(2))));
         assert!(matches!(router.send(ONE, 3), Err(Refused::Gone(3))));
-        ready.poll(Duration::ZERO, &mut |(), _| panic!("it is gone"));
+        drop(ready.poll(Duration::ZERO, &mut |(), _| panic!("it is gone")));
     }
 
     #[test]
@@ -358,7 +394,10 @@ mod tests {
         assert_eq!((router.count(), router.count_hibernating()), (3, 2));
         let told = || {
             let mut told = 0;
-            while ready.poll(Duration::ZERO, &mut |_, events| told += events.into_iter().sum::<u32>()) > 0 {}
+            while !ready
+                .poll(Duration::ZERO, &mut |_, events| told += events.into_iter().sum::<u32>())
+                .is_empty()
+            {}
             told
         };
         router.broadcast_awake(|| 1);
@@ -385,10 +424,10 @@ mod tests {
                 let (ready, done) = (ready.clone(), done.clone());
                 base::thread::spawn(&format!("poll-{n}"), move || {
                     while done.load(Ordering::Acquire) < 8 * 3 * 1000 {
-                        ready.poll(Duration::from_millis(1), &mut |sum, events| {
+                        drop(ready.poll(Duration::from_millis(1), &mut |sum, events| {
                             done.fetch_add(events.len() as u64, Ordering::AcqRel);
                             *sum += events.into_iter().sum::<u64>();
-                        });
+                        }));
                     }
                 })
             })

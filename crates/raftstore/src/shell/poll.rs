@@ -30,7 +30,8 @@ pub(super) fn start_raft(n: u32, shared: Arc<Shared>, ready: Ready<Peer, Event>,
                 let fx = peer.step(MonoTime::now(), events);
                 carry_out(&shared, peer, fx, &mut batch);
             });
-            if polled > 0 {
+            if !polled.is_empty() {
+                // Before another thread can poll these peers: the log must get a peer's writes in the order of its steps.
                 batch.send(&shared, &io);
             }
         }
@@ -143,7 +144,7 @@ fn send_snapshot(shared: &Shared, region: RegionId, message: crate::RaftMessage)
 pub(super) fn start_apply(n: u32, shared: Arc<Shared>, ready: Ready<Applier, ApplyTask>) -> JoinHandle<()> {
     base::thread::spawn(&format!("apply-{n}"), move || {
         while !shared.shutdown.is_stopped() {
-            ready.poll(WAIT, &mut |applier, tasks| {
+            let polled = ready.poll(WAIT, &mut |applier, tasks| {
                 let mut tasks = VecDeque::from(merge(tasks));
                 while let Some(task) = tasks.pop_front() {
                     let timer = metrics::APPLY.start_timer();
@@ -161,6 +162,7 @@ pub(super) fn start_apply(n: u32, shared: Arc<Shared>, ready: Ready<Applier, App
                     timer.observe_duration();
                 }
             });
+            drop(polled);
         }
     })
 }

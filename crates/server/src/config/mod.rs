@@ -94,6 +94,9 @@ section! { "server",
         /// Free disk below which a store refuses writes that need room (`DiskFull`), as do other stores for the regions that they share; what
         /// deletes or ends a transaction goes on. With less than a quarter of it a process refuses to start. 0: never. Fixed at start.
         pub disk_reserve: ByteSize = ByteSize::mib(256),
+        /// How often raw values whose time to live has passed are removed from disk, in the background; nobody sees them before that either. At
+        /// least 1 s, or 0: never. Fixed at start.
+        pub expired_sweep: Span = Span::secs(3_600),
         /// How raw data lies in the store: `v1`, `v1ttl` or `v2`. The same on all stores; fixed when the data directory is made.
         pub api_version: ApiVersion = ApiVersion::V1,
         /// Whether to listen on addresses that other machines reach although traffic is neither encrypted nor authenticated.
@@ -381,6 +384,9 @@ impl Config {
         faults.within("server.drain", server.drain, Span::millis(0), Span::secs(60));
         if pd.replicas % 2 == 0 || pd.replicas > 7 {
             faults.add("pd.replicas", pd.replicas, "1, 3, 5 or 7");
+        }
+        if server.expired_sweep > Span::millis(0) && server.expired_sweep < Span::secs(1) {
+            faults.add("server.expired-sweep", server.expired_sweep, "0, or at least 1s");
         }
         if pd.gc_life_time > Span::millis(0) && pd.gc_life_time < Span::secs(1) {
             faults.add("pd.gc-life-time", pd.gc_life_time, "0, or at least 1s");

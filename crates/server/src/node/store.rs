@@ -34,11 +34,13 @@ use crate::failure::Failure;
 use crate::listen::{self, Listener};
 use crate::pd_client::{self, News, OnNews, PdLink, StorePd};
 use crate::pd_service::CLUSTER_VERSION;
+use crate::raw::expiry;
 use crate::security::Security;
 use crate::status::{Status, StoreReport};
 use crate::tikv_service::{Identity, TikvService};
 use crate::transport::{Network, Resolve, service};
 use crate::txn::deadlock::{DeadlockService, Detectors};
+use crate::txn::gc::Source as _;
 use crate::txn::{self, Txn};
 
 /// How long one request to the placement driver may take, with all its tries.
@@ -71,6 +73,8 @@ pub struct StoreNode {
     room: JoinHandle<()>,
     /// Of old versions.
     collector: JoinHandle<()>,
+    /// Of expired values.
+    sweeper: JoinHandle<()>,
 }
 
 impl StoreNode {
@@ -155,6 +159,7 @@ impl StoreNode {
         }));
         let tikv = TikvService::new(Arc::new(raft.clone()), txn.clone(), Identity { cluster, store: id }, api)
             .with_splits(Arc::new(splits));
+        let raw = tikv.raw();
         let routes = tonic::service::Routes::new(tikv.into_server())
             .add_service(receiver.into_service())
             .add_service(DeadlockService(txn.clone()).into_server())
@@ -163,7 +168,9 @@ impl StoreNode {
             .fallback(listen::unknown_route);
         let listener =
             listen::serve(port, routes, config.server.connections_max, security.acceptor.clone()).context("serve the store")?;
+        let led = asks.clone();
         let collector = tokio::spawn(txn::gc::run(txn, asks));
+        let sweeper = tokio::spawn(expiry::run(raw, move || led.regions(), config.server.expired_sweep.0));
         let heartbeats = tokio::spawn(heartbeat(link, raft.clone(), disk.dir.clone()));
         let room = tokio::spawn(room::watch(raft.clone(), disk.dir.clone(), config.server.disk_reserve));
         info!(store_id = id.0, %address, cluster_id = cluster.0, regions = raft.counts().0, "store serves");
@@ -176,6 +183,7 @@ impl StoreNode {
             heartbeats,
             room,
             collector,
+            sweeper,
         };
         node.tell(status, config.server.api_version, disk.dir);
         status.part_ready(STORE);
@@ -197,6 +205,7 @@ impl StoreNode {
         self.heartbeats.abort();
         self.room.abort();
         self.collector.abort();
+        self.sweeper.abort();
         self.network.stop();
         let raft = self.raft;
         blocking(move || Ok(raft.stop()?)).await.context("stop the store")

@@ -67,6 +67,26 @@ pub fn has_ttl(api: ApiVersion) -> bool {
     api != ApiVersion::V1
 }
 
+/// What requests for a store of version `api` are marked with.
+pub fn wire_version(api: ApiVersion) -> WireVersion {
+    match api {
+        ApiVersion::V1 => WireVersion::V1,
+        ApiVersion::V1Ttl => WireVersion::V1ttl,
+        ApiVersion::V2 => WireVersion::V2,
+    }
+}
+
+/// Region keys between which all raw keys lie; an empty end is open.
+pub fn raw_range(api: ApiVersion) -> (Bytes, Bytes) {
+    match api {
+        ApiVersion::V1 | ApiVersion::V1Ttl => (Bytes::new(), Bytes::new()),
+        ApiVersion::V2 => {
+            let border = |mode: u8| Bytes::from(codec::encode_bytes(&[mode]));
+            (border(RAW_MODE), border(RAW_MODE + 1))
+        }
+    }
+}
+
 /// Region key of a key as the client sent it. The empty key is a key like others, but not in V2, where it lacks its prefix.
 pub fn region_key(api: ApiVersion, key: Bytes) -> Result<Bytes, Error> {
     if key.len() > KEY_BYTES_MAX {

@@ -29,8 +29,8 @@ pub struct Latches {
 /// Held latches; dropping them lets the next go.
 #[derive(Default)]
 pub struct Held {
-    _shared: Vec<OwnedRwLockReadGuard<()>>,
-    _alone: Option<OwnedRwLockWriteGuard<()>>,
+    shared: Vec<OwnedRwLockReadGuard<()>>,
+    alone: Vec<OwnedRwLockWriteGuard<()>>,
 }
 
 impl Default for Latches {
@@ -45,35 +45,35 @@ impl Default for Latches {
 
 impl Latches {
     /// For writes of `keys` that read nothing.
-    pub async fn share<'a>(&self, keys: impl ExactSizeIterator<Item = &'a [u8]>) -> Held {
-        let mut places: Vec<usize> = keys.map(place).collect();
-        places.sort_unstable();
-        places.dedup();
-        let mut shared = Vec::with_capacity(places.len());
+    pub async fn share<'a>(&self, keys: impl Iterator<Item = &'a [u8]>) -> Held {
+        let places = places(keys);
+        let mut held = Held {
+            shared: Vec::with_capacity(places.len()),
+            alone: Vec::new(),
+        };
         for place in places {
-            shared.push(share(&self.keys[place]).await);
+            held.shared.push(share(&self.keys[place]).await);
         }
-        Held {
-            _shared: shared,
-            _alone: None,
-        }
+        held
     }
 
-    /// For one key of a region that is read and then written.
-    pub async fn swap(&self, region: RegionId, key: &[u8]) -> Held {
-        let region = share(self.region(region)).await;
-        let key = self.keys[place(key)].clone().write_owned().await;
-        Held {
-            _shared: vec![region],
-            _alone: Some(key),
+    /// For keys of a region that are read and then written.
+    pub async fn swap<'a>(&self, region: RegionId, keys: impl Iterator<Item = &'a [u8]>) -> Held {
+        let mut held = Held {
+            shared: vec![share(self.region(region)).await],
+            alone: Vec::new(),
+        };
+        for place in places(keys) {
+            held.alone.push(self.keys[place].clone().write_owned().await);
         }
+        held
     }
 
     /// For a range of a region that is deleted.
     pub async fn range(&self, region: RegionId) -> Held {
         Held {
-            _shared: Vec::new(),
-            _alone: Some(self.region(region).clone().write_owned().await),
+            shared: Vec::new(),
+            alone: vec![self.region(region).clone().write_owned().await],
         }
     }
 
@@ -82,8 +82,12 @@ impl Latches {
     }
 }
 
-fn place(key: &[u8]) -> usize {
-    crc32fast::hash(key) as usize % KEYS
+/// Places in the table, each once and in the order of taking.
+fn places<'a>(keys: impl Iterator<Item = &'a [u8]>) -> Vec<usize> {
+    let mut places: Vec<usize> = keys.map(|key| crc32fast::hash(key) as usize % KEYS).collect();
+    places.sort_unstable();
+    places.dedup();
+    places
 }
 
 async fn share(latch: &Latch) -> OwnedRwLockReadGuard<()> {
@@ -110,7 +114,7 @@ mod tests {
         let latches = Latches::default();
         let one = latches.share(keys(&["a", "b"])).now_or_never().expect("free");
         let two = latches.share(keys(&["b", "a", "b"])).now_or_never().expect("shared");
-        let mut swap = Box::pin(latches.swap(REGION, b"b"));
+        let mut swap = Box::pin(latches.swap(REGION, keys(&["b"])));
         assert!(swap.as_mut().now_or_never().is_none(), "two writes are under way");
         drop(one);
         assert!(swap.as_mut().now_or_never().is_none(), "a write is under way");
@@ -130,18 +134,18 @@ mod tests {
     #[test]
     fn a_range_delete_waits_for_swaps_of_its_region_only() {
         let latches = Latches::default();
-        let swap = latches.swap(REGION, b"a").now_or_never().expect("free");
+        let swap = latches.swap(REGION, keys(&["a"])).now_or_never().expect("free");
         assert!(latches.range(REGION).now_or_never().is_none());
         let other = latches.range(RegionId(8)).now_or_never().expect("another region");
         drop((swap, other));
         let range = latches.range(REGION).now_or_never().expect("free");
-        assert!(latches.swap(REGION, b"a").now_or_never().is_none());
+        assert!(latches.swap(REGION, keys(&["a"])).now_or_never().is_none());
         latches
             .share(keys(&["a"]))
             .now_or_never()
             .expect("plain writes need no order with a range delete");
         drop(range);
-        latches.swap(REGION, b"a").now_or_never().expect("free");
+        latches.swap(REGION, keys(&["a"])).now_or_never().expect("free");
     }
 
     #[test]
@@ -149,10 +153,10 @@ mod tests {
         let latches = Latches::default();
         let held = latches.share(keys(&["a"])).now_or_never().expect("free");
         {
-            let mut swap = Box::pin(latches.swap(REGION, b"a"));
+            let mut swap = Box::pin(latches.swap(REGION, keys(&["a"])));
             assert!(swap.as_mut().now_or_never().is_none());
         }
         drop(held);
-        latches.swap(REGION, b"a").now_or_never().expect("free");
+        latches.swap(REGION, keys(&["a"])).now_or_never().expect("free");
     }
 }

@@ -6,6 +6,7 @@
 //! Not here: protobuf answers, wire errors, clocks (both clocks are read once a request, by the service).
 
 pub mod api;
+pub mod expiry;
 mod latch;
 mod read;
 mod write;

@@ -6,11 +6,11 @@ use bytes::Bytes;
 use crc::{CRC_64_XZ, Crc};
 use engine::kv::{self, RegionSnapshot};
 use engine::{Cf, Cursor};
-use proto::kvrpcpb::{ChecksumAlgorithm, KeyRange, KvPair};
+use proto::kvrpcpb::{ChecksumAlgorithm, KeyRange, KvPair, RawGetRequest};
 
 use super::api::{self, Value};
 use super::{Error, Raw, Result, check_key};
-use crate::call::{Act, Call, Room, Turns};
+use crate::call::{self, Act, Call, Room, Turns};
 use crate::limits::{ANSWER_BYTES_MAX, BATCH_KEYS_MAX};
 
 /// A scan as the client asked for it. A range of a reverse scan is turned: it starts at its upper end, exclusive, and ends at
@@ -37,6 +37,19 @@ impl Raw {
     /// The value of `key`, if it is there and has not expired.
     pub async fn get(&self, call: &Call, cf: &str, key: Bytes) -> Result<Option<Bytes>> {
         Ok(self.value(call, cf, key).await?.map(|value| value.user))
+    }
+
+    /// As [`Raw::get`] for each request by itself, out of one snapshot.
+    pub async fn get_each(&self, call: &Call, requests: Vec<RawGetRequest>) -> Vec<Result<Option<Bytes>>> {
+        let snapshot = call::snapshot(&*self.kv, call, call.now).await;
+        let get = |RawGetRequest { key, cf, .. }: RawGetRequest| {
+            let cf = self.check(call, &cf)?;
+            let key = api::region_key(self.api, key)?;
+            let snapshot = snapshot.as_ref().map_err(|source| read_failed(source.clone()))?;
+            let value = self.read(call, &**snapshot, Act::Read, cf, &key)?;
+            Ok(value.map(|value| value.user))
+        };
+        requests.into_iter().map(get).collect()
     }
 
     /// Seconds that `key` has left to live, zero if it lives for ever; `None` if it is not there.

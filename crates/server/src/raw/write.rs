@@ -2,7 +2,7 @@
 
 use base::MonoTime;
 use bytes::Bytes;
-use engine::kv::{self, Modify};
+use engine::kv::{self, Modify, RegionSnapshot};
 use proto::kvrpcpb::KvPair;
 use tokio::sync::oneshot;
 
@@ -110,14 +110,13 @@ impl Raw {
         };
         // Read after the latch is held, or a write that ends meanwhile would be missed. Nothing is proposed yet: a read's error.
         let held = self
-            .latched(call, Act::Read, self.latches.swap(call.ctx.region, &key))
+            .latched(call, Act::Read, self.latches.swap(call.ctx.region, std::iter::once(&key[..])))
             .await?;
         let snapshot = self.snapshot(call, MonoTime::now(), Act::Read).await?;
         let previous = self.read(call, &*snapshot, Act::Read, cf, &key)?.map(|value| value.user);
-        drop(snapshot);
         let swapped = previous == swap.expected;
         if swapped {
-            self.write(call, Act::Swap, vec![change], held).await?;
+            self.write_after(call, &*snapshot, Act::Swap, vec![change], held).await?;
         }
         Ok(Swapped { swapped, previous })
     }
@@ -141,12 +140,27 @@ impl Raw {
     }
 
     /// Waits for latches until the call's deadline.
-    async fn latched(&self, call: &Call, act: Act, latches: impl Future<Output = Held>) -> Result<Held> {
+    pub(super) async fn latched(&self, call: &Call, act: Act, latches: impl Future<Output = Held>) -> Result<Held> {
         // Nothing has been proposed: the request may be sent again.
         within(call, latches).await.ok_or(Error::Region {
             act,
             source: kv::Error::StaleCommand,
         })
+    }
+
+    /// Replicates what follows from `snapshot`, which was taken under the latches that are held. Another store that led since may have
+    /// written there: then nothing is written here.
+    pub(super) async fn write_after(
+        &self,
+        call: &Call,
+        snapshot: &dyn RegionSnapshot,
+        act: Act,
+        changes: Vec<Modify>,
+        held: Held,
+    ) -> Result<()> {
+        let mut call = call.clone();
+        call.ctx.term = snapshot.term();
+        self.write(&call, act, changes, held).await
     }
 
     /// Replicates `changes`. The latches go with the write and are let go when it is answered, whether or not anyone waits;

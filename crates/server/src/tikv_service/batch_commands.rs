@@ -1,9 +1,9 @@
 //! `BatchCommands`: one stream of messages with many commands each, answered by id in any order. Nearly all traffic of Go
 //! clients comes this way.
 //!
-//! A command is polled once where it was read; most reads are answered by that, at the price of a function call. What has to
-//! wait goes to a task of its own, so that its progress never hangs on a client that does not read its answers. Answers that
-//! are ready together leave together. At most [`STREAM_COMMANDS_MAX`] commands of a stream are unanswered: beyond, the stream
+//! A command is polled once where it was read; most reads are answered by that, at the price of a function call. Gets of one region
+//! that follow each other share a snapshot. What has to wait goes to a task of its own, so that its progress never hangs on a client
+//! that does not read its answers. Answers that are ready together leave together. At most [`STREAM_COMMANDS_MAX`] commands of a stream are unanswered: beyond, the stream
 //! is not read, and HTTP/2 makes the client wait. When the client has sent all, the stream ends with the last answer.
 
 use std::collections::VecDeque;
@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures::Stream;
 use futures::future::BoxFuture;
 use prost::Message;
+use proto::kvrpcpb::{RawGetRequest, RawGetResponse};
 use proto::tikvpb::batch_commands_request::request::Cmd as Request;
 use proto::tikvpb::batch_commands_response::Response as Answer;
 use proto::tikvpb::batch_commands_response::response::Cmd as Response;
@@ -117,17 +118,56 @@ where
         Ok(())
     }
 
-    /// Runs a command as far as it goes now.
+    /// Runs a command as far as it goes now, and with a get those that follow it.
     fn start(&mut self, cx: &mut Context<'_>, id: u64, command: Option<Request>) -> Result<(), Status> {
-        let mut work = run(self.handlers.clone(), command, self.arrival);
+        let (handlers, arrival) = (self.handlers.clone(), self.arrival);
+        if let Some(Request::RawGet(request)) = command {
+            let (ids, requests) = self.gets_from(id, request);
+            let work = Box::pin(async move { handlers.raw_gets(requests, arrival).await });
+            return self.begin(cx, ids.len(), work, |outcome| each(ids, outcome));
+        }
+        self.begin(cx, 1, run(handlers, command, arrival), move |outcome| [(id, outcome)])
+    }
+
+    /// A get and those read behind it that mean the same region in the same way, as many as there is room for.
+    fn gets_from(&mut self, id: u64, first: RawGetRequest) -> (Vec<u64>, Vec<RawGetRequest>) {
+        let room = (ANSWERS_MAX - self.ready.responses.len()).min(STREAM_COMMANDS_MAX - self.waiting);
+        let (mut ids, mut gets) = (vec![id], vec![first]);
+        while gets.len() < room
+            && let Some((_, Some(Request::RawGet(next)))) = self.read.front()
+            && next.context == gets[0].context
+            && let Some((id, Some(Request::RawGet(next)))) = self.read.pop_front()
+        {
+            ids.push(id);
+            gets.push(next);
+        }
+        (ids, gets)
+    }
+
+    /// Polls the work of `count` commands once; what is not done then goes on in a task.
+    fn begin<T, O>(
+        &mut self,
+        cx: &mut Context<'_>,
+        count: usize,
+        mut work: BoxFuture<'static, T>,
+        outcomes: impl FnOnce(T) -> O + Send + 'static,
+    ) -> Result<(), Status>
+    where
+        T: Send + 'static,
+        O: IntoIterator<Item = Outcome, IntoIter: Send>,
+    {
         match work.as_mut().poll(cx) {
-            Poll::Ready(outcome) => self.collect((id, outcome)),
+            Poll::Ready(done) => outcomes(done).into_iter().try_for_each(|outcome| self.collect(outcome)),
             Poll::Pending => {
-                BATCH_WAITING.inc();
-                self.waiting += 1;
+                BATCH_WAITING.inc_by(count as u64);
+                self.waiting += count;
                 let answer = self.answer.clone();
-                // The channel has room for every task. It is closed when the client has gone.
-                tokio::spawn(async move { drop(answer.send((id, work.await)).await) });
+                tokio::spawn(async move {
+                    for outcome in outcomes(work.await) {
+                        // The channel has room for every command. It is closed when the client has gone.
+                        drop(answer.send(outcome).await);
+                    }
+                });
                 Ok(())
             }
         }
@@ -169,6 +209,17 @@ where
     }
 }
 
+/// The answers of gets that ran together, each with its id.
+fn each(ids: Vec<u64>, outcome: Result<Vec<RawGetResponse>, Status>) -> Vec<Outcome> {
+    let answer = |response| Answer {
+        cmd: Some(Response::RawGet(response)),
+    };
+    match outcome {
+        Ok(answers) => ids.into_iter().zip(answers.into_iter().map(|found| Ok(answer(found)))).collect(),
+        Err(status) => ids.into_iter().map(|id| (id, Err(status.clone()))).collect(),
+    }
+}
+
 /// Runs one command. What is not served is answered without a body, which clients report as unknown, so that it does not end
 /// the other commands of the stream. A future for each kind: one for all would be as large as the largest, and copied as such.
 fn run(handlers: Arc<Handlers>, command: Option<Request>, arrival: Arrival) -> BoxFuture<'static, Result<Answer, Status>> {
@@ -183,7 +234,6 @@ fn run(handlers: Arc<Handlers>, command: Option<Request>, arrival: Arrival) -> B
         };
     }
     match command {
-        Some(Request::RawGet(request)) => handle!(RawGet, raw_get, request),
         Some(Request::RawBatchGet(request)) => handle!(RawBatchGet, raw_batch_get, request),
         Some(Request::RawPut(request)) => handle!(RawPut, raw_put, request),
         Some(Request::RawBatchPut(request)) => handle!(RawBatchPut, raw_batch_put, request),

@@ -21,7 +21,7 @@ use crate::txn::Txn;
 
 /// Runs requests. Every method answers `Err` only for what ends the call or the stream; other failures are in the answer.
 pub struct Handlers {
-    raw: Raw,
+    pub(super) raw: Arc<Raw>,
     pub(super) txn: Arc<Txn>,
     identity: Identity,
     admission: Admission,
@@ -33,7 +33,7 @@ pub struct Handlers {
 impl Handlers {
     pub fn new(kv: Arc<dyn Kv>, txn: Arc<Txn>, identity: Identity, api: ApiVersion, admission: Admission) -> Handlers {
         Handlers {
-            raw: Raw::new(kv, api),
+            raw: Arc::new(Raw::new(kv, api)),
             txn,
             identity,
             admission,
@@ -45,17 +45,28 @@ impl Handlers {
     pub async fn raw_get(&self, request: RawGetRequest, arrival: Arrival) -> Result<RawGetResponse, Status> {
         let RawGetRequest { context, key, cf } = request;
         let work = |call| async move { self.raw.get(&call, &cf, key).await };
-        self.run(
-            Rpc::RawGet,
-            context,
-            arrival,
-            work,
-            |answer: &mut RawGetResponse, value| match value {
-                Some(value) => answer.value = value,
-                None => answer.not_found = true,
-            },
-        )
-        .await
+        self.run(Rpc::RawGet, context, arrival, work, fill_get).await
+    }
+
+    /// Gets of one context that came together; each has its own answer, in their order.
+    pub async fn raw_gets(&self, requests: Vec<RawGetRequest>, arrival: Arrival) -> Result<Vec<RawGetResponse>, Status> {
+        let _timed = Timed::several(Rpc::RawGet, arrival.now, requests.len());
+        let context = requests.first().and_then(|first| first.context.clone()).unwrap_or_default();
+        self.check_cluster(&context)?;
+        let mut answers = vec![RawGetResponse::default(); requests.len()];
+        let work = |call| async move { Ok::<_, WireError>(self.raw.get_each(&call, requests).await) };
+        match self.try_run(context, arrival, answers.len(), work).await {
+            Ok(outcomes) => {
+                for (answer, outcome) in answers.iter_mut().zip(outcomes) {
+                    match outcome {
+                        Ok(found) => fill_get(answer, found),
+                        Err(error) => answer.fail(error.into()),
+                    }
+                }
+            }
+            Err(failure) => answers.iter_mut().for_each(|answer| answer.fail(failure.clone())),
+        }
+        Ok(answers)
     }
 
     pub async fn raw_batch_get(&self, request: RawBatchGetRequest, arrival: Arrival) -> Result<RawBatchGetResponse, Status> {
@@ -310,7 +321,7 @@ impl Handlers {
         let context = context.unwrap_or_default();
         self.check_cluster(&context)?;
         let mut answer = A::default();
-        match self.try_run(context, arrival, work).await {
+        match self.try_run(context, arrival, 1, work).await {
             Ok(found) => fill(&mut answer, found),
             Err(failure) => answer.fail(failure),
         }
@@ -321,6 +332,7 @@ impl Handlers {
         &self,
         context: Context,
         arrival: Arrival,
+        places: usize,
         work: impl AsyncFnOnce(Call) -> Result<T, E>,
     ) -> Result<T, WireError> {
         // Nothing is tried yet: these are failures of a read, after which clients may try again.
@@ -329,7 +341,7 @@ impl Handlers {
         if wanted != 0 && wanted != actual {
             return refuse(kv::Error::StoreNotMatch { wanted, actual });
         }
-        let Some(_place) = self.admission.enter().await else {
+        let Some(_place) = self.admission.enter(places).await else {
             REFUSED.with_label_values(&["queue"]).inc();
             return refuse(kv::Error::Busy {
                 reason: "too many requests in flight",
@@ -348,6 +360,13 @@ impl Handlers {
         Err(Status::invalid_argument(format!(
             "request for cluster {wanted} reached cluster {actual}"
         )))
+    }
+}
+
+fn fill_get(answer: &mut RawGetResponse, value: Option<Bytes>) {
+    match value {
+        Some(value) => answer.value = value,
+        None => answer.not_found = true,
     }
 }
 

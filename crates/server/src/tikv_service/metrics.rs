@@ -123,22 +123,38 @@ pub static BATCH_WAITING: LazyLock<IntCounter> = LazyLock::new(|| {
     )
 });
 
-/// Counts a request as in flight until it is dropped, then records how long it took.
+pub static EXPIRED_REMOVED: LazyLock<IntCounter> = LazyLock::new(|| {
+    counter(
+        "ferrite_server_expired_removed_total",
+        "Raw values removed after their time to live.",
+    )
+});
+
+/// Counts requests as in flight until it is dropped, then records how long they took.
 pub struct Timed {
     rpc: Rpc,
     began: MonoTime,
+    requests: usize,
 }
 
 impl Timed {
     pub fn new(rpc: Rpc, began: MonoTime) -> Timed {
-        IN_FLIGHT.inc();
-        Timed { rpc, began }
+        Timed::several(rpc, began, 1)
+    }
+
+    /// Requests that run together.
+    pub fn several(rpc: Rpc, began: MonoTime, requests: usize) -> Timed {
+        IN_FLIGHT.add(requests as i64);
+        Timed { rpc, began, requests }
     }
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        IN_FLIGHT.dec();
-        SECONDS[self.rpc as usize].observe(MonoTime::now().since(self.began).as_secs_f64());
+        IN_FLIGHT.sub(self.requests as i64);
+        let took = MonoTime::now().since(self.began).as_secs_f64();
+        for _ in 0..self.requests {
+            SECONDS[self.rpc as usize].observe(took);
+        }
     }
 }

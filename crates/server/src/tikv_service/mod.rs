@@ -31,9 +31,12 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 use crate::config::ApiVersion;
 use crate::limits::{self, Admission};
 use crate::listen;
+use crate::raw::Raw;
 use crate::txn::Txn;
 use batch_commands::BatchCommands;
 use handlers::Handlers;
+
+pub use metrics::EXPIRED_REMOVED;
 
 /// Which store this is; requests meant for another one are refused.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +80,11 @@ impl TikvService {
     /// `kv` are the regions of this store, `txn` the transactions on them, `api` how data lies in them.
     pub fn new(kv: Arc<dyn Kv>, txn: Arc<Txn>, identity: Identity, api: ApiVersion) -> TikvService {
         TikvService::with_admission(kv, txn, identity, api, Admission::default())
+    }
+
+    /// Raw access as this service has it, with its latches.
+    pub fn raw(&self) -> Arc<Raw> {
+        self.handlers.raw.clone()
     }
 
     /// Lets clients divide regions.

@@ -65,6 +65,54 @@ async fn what_is_ready_together_leaves_together() {
     assert!(messages.iter().all(|message| message.transport_layer_load == 0));
 }
 
+/// Gets that run together are answered each by itself: by its key, its column family, its region.
+#[tokio::test]
+async fn gets_that_run_together_fail_alone() {
+    let store = Fixture::new(V1);
+    store.put("k", "v").await;
+    let with = |change: &dyn Fn(&mut RawGetRequest)| {
+        let mut request = RawGetRequest {
+            context: Some(context(V1)),
+            key: text("k"),
+            ..Default::default()
+        };
+        change(&mut request);
+        Request::RawGet(request)
+    };
+    let region_of = |request: &mut RawGetRequest, id| request.context.as_mut().expect("given").region_id = id;
+    let commands = vec![
+        (1, with(&|_| {})),
+        (2, with(&|request| request.cf = "none such".to_owned())),
+        (3, with(&|request| request.key = text("absent"))),
+        (4, with(&|request| region_of(request, 999))),
+        (5, with(&|request| region_of(request, 999))),
+        (6, put("l", "w")),
+        (7, with(&|_| {})),
+    ];
+    let mut seen: Vec<_> = batched(&store.service, vec![commands]).await;
+    seen.sort_by_key(|(id, _)| *id);
+    let seen: Vec<String> = seen
+        .into_iter()
+        .map(|(id, answer)| match answer {
+            Some(Answer::RawGet(RawGetResponse { region_error: Some(_), .. })) => format!("{id} region"),
+            Some(Answer::RawGet(answer)) if !answer.error.is_empty() => format!("{id} {}", answer.error),
+            Some(Answer::RawGet(answer)) if answer.not_found => format!("{id} absent"),
+            Some(Answer::RawGet(answer)) => format!("{id} {}", String::from_utf8_lossy(&answer.value)),
+            other => format!("{id} {}", matches!(other, Some(Answer::RawPut(_)))),
+        })
+        .collect();
+    let wanted = [
+        "1 v",
+        "2 no such column family for raw data",
+        "3 absent",
+        "4 region",
+        "5 region",
+        "6 true",
+        "7 v",
+    ];
+    assert_eq!(seen, wanted);
+}
+
 #[tokio::test]
 async fn empty_and_unknown_commands_are_answered() {
     let store = Fixture::new(V1);
