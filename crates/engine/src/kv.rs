@@ -6,7 +6,7 @@
 pub mod memory;
 pub mod view;
 
-use base::{ClusterId, MonoTime, PeerId, RegionId};
+use base::{ClusterId, MonoTime, PeerId, RegionId, Ts};
 use bytes::Bytes;
 use proto::metapb::{Peer, Region, RegionEpoch};
 
@@ -67,6 +67,9 @@ pub enum Error {
     EntryTooLarge { region: RegionId, size: u64, limit: u64 },
     #[error("peer of region {region} has no data yet")]
     NotInitialized { region: RegionId },
+    /// A stale read is of a time that this replica does not know to be over.
+    #[error("region {region} is known up to {safe_ts} here")]
+    DataIsNotReady { region: RegionId, peer: PeerId, safe_ts: Ts },
     /// A follower could not learn a read index now.
     #[error("read index is not ready in region {region}")]
     ReadIndexNotReady { region: RegionId },
@@ -92,6 +95,8 @@ pub trait RegionSnapshot: Send + Sync {
     fn region(&self) -> &Region;
     /// Term in which the snapshot was taken, for clients' caches.
     fn term(&self) -> u64;
+    /// Index in the region's log up to which the snapshot holds its changes; zero without replication.
+    fn applied(&self) -> EngineResult<u64>;
     /// A key outside the region is an error of the caller; it reads as absent.
     fn get(&self, cf: Cf, key: &[u8]) -> EngineResult<Option<Bytes>>;
     /// A cursor over `[start, end)` cut to the region's range; an empty `end` means the region's end. Keys come without prefix.
@@ -104,6 +109,10 @@ pub type SnapshotRef = std::sync::Arc<dyn RegionSnapshot>;
 pub trait Kv: Send + Sync + 'static {
     /// Answers with a view that holds every write acknowledged before this call (linearizable). `now` is read after the request arrived.
     fn snapshot(&self, ctx: &Context, now: MonoTime, reply: Reply<SnapshotRef>);
+
+    /// Answers with a view that holds the region's log up to `index`, at least; waits until this store has applied it, whether it leads or
+    /// not. The context must allow a replica to read.
+    fn snapshot_at(&self, ctx: &Context, index: u64, reply: Reply<SnapshotRef>);
 
     /// Replicates and applies `changes` as one entry; answers once they are applied here and durable on a quorum.
     /// Every key must lie in the region. Gives up at `deadline` when it was not proposed until then.

@@ -59,6 +59,8 @@ pub enum Event {
     },
     Read {
         ctx: Context,
+        /// What must be applied, if the reader knows it already: a leader said so.
+        at: Option<u64>,
         reply: Reply<SnapshotRef>,
     },
     /// Change the membership, made under this epoch.
@@ -413,7 +415,7 @@ impl Peer {
                 deadline,
                 reply,
             } => self.on_write(now, ctx, changes, deadline, reply, fx),
-            Event::Read { ctx, reply } => self.on_read(now, ctx, reply, fx),
+            Event::Read { ctx, at, reply } => self.on_read(now, ctx, at, reply, fx),
             Event::ConfChange { epoch, changes, reply } => self.on_conf_change(now, epoch, changes, reply, fx),
             Event::Split { epoch, parts, reply } => self.on_split(now, epoch, parts, reply, fx),
             Event::Merge { epoch, target, reply } => self.on_merge(now, epoch, *target, reply, fx),

@@ -31,6 +31,8 @@ pub struct Call {
     pub ctx: kv::Context,
     /// API version the client marked the request with, as on the wire.
     pub version: i32,
+    /// Whether any replica may serve a time that it knows to be over.
+    pub stale: bool,
     /// Read after the request arrived.
     pub now: MonoTime,
     /// For expiry; read once, so that a request sees one time.
@@ -45,6 +47,19 @@ pub async fn snapshot(kv: &dyn Kv, call: &Call, now: MonoTime) -> Result<Snapsho
     loop {
         let (answer, answered) = oneshot::channel();
         kv.snapshot(&call.ctx, now, Box::new(move |snapshot| drop(answer.send(snapshot))));
+        match settle(call, answered).await.unwrap_or_else(Err) {
+            Err(error) if patience.again(&error).await => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// A view of the call's region on this replica that holds its log up to `index`.
+pub async fn snapshot_at(kv: &dyn Kv, call: &Call, index: u64) -> Result<SnapshotRef, kv::Error> {
+    let mut patience = Patience::of(call);
+    loop {
+        let (answer, answered) = oneshot::channel();
+        kv.snapshot_at(&call.ctx, index, Box::new(move |snapshot| drop(answer.send(snapshot))));
         match settle(call, answered).await.unwrap_or_else(Err) {
             Err(error) if patience.again(&error).await => {}
             outcome => return outcome,

@@ -293,6 +293,13 @@ pub fn of_region(error: kv::Error, act: Act) -> WireError {
                 region_id: region.0,
             });
         }
+        E::DataIsNotReady { region, peer, safe_ts } => {
+            wire.data_is_not_ready = Some(errorpb::DataIsNotReady {
+                region_id: region.0,
+                peer_id: peer.0,
+                safe_ts: safe_ts.0,
+            });
+        }
         E::Merging { region } => {
             wire.proposal_in_merging_mode = Some(errorpb::ProposalInMergingMode { region_id: region.0 });
         }

@@ -4,6 +4,7 @@
 //! status port answers while the rest starts. Stop, on SIGTERM or SIGINT, goes the other way round and is bounded in time.
 
 mod gc;
+mod leaders;
 mod pd;
 mod rest;
 mod room;

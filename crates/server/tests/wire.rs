@@ -43,6 +43,7 @@ async fn serve() -> SocketAddr {
         api: ApiVersion::V1,
         timestamps: Arc::new(move |_| Box::pin(std::future::ready(Some(Ts(clock.fetch_add(1, Ordering::SeqCst)))))),
         detectors: Arc::new(Here),
+        leaders: Arc::new(txn::replica::NoLeaders),
         scheduler: Default::default(),
     });
     let service = TikvService::new(kv, Arc::new(txn), identity, ApiVersion::V1).into_server();

@@ -246,6 +246,7 @@ fn is_outcome_unknown(error: &Error) -> bool {
         | Error::EntryTooLarge { .. }
         | Error::NotInitialized { .. }
         | Error::ReadIndexNotReady { .. }
+        | Error::DataIsNotReady { .. }
         | Error::Merging { .. }
         | Error::DiskFull { .. } => false,
     }

@@ -88,7 +88,7 @@ const MEMBERS: [&str; 12] = [
 const OPERATIONS: [&str; 2] = ["refused_stale_command", "merge_given_up"];
 
 /// Of transactions besides.
-const TRANSACTIONS: [&str; 12] = [
+const TRANSACTIONS: [&str; 16] = [
     "client_died",
     "operation_unknown",
     "met_lock",
@@ -101,6 +101,10 @@ const TRANSACTIONS: [&str; 12] = [
     "pessimistic_lock_not_found",
     "pessimistic_lock_rolled_back",
     "max_ts_synchronised",
+    "replica_read",
+    "stale_read_of_a_known_time",
+    "stale_read_held_back",
+    "promise_met_lock_in_memory",
 ];
 
 impl Counts {

@@ -9,6 +9,7 @@ use proto::metapb::{Peer, Region};
 use raftstore::RaftMessage;
 use raftstore::peer::Report;
 use txn::mvcc::ReadOptions;
+use txn::safe::SafeTime;
 use txn::scheduler::{Deadlock, Detect};
 use txn::{Command, Key, Output};
 
@@ -34,6 +35,12 @@ pub enum Message {
     /// A client asks a store for a part of a transaction.
     TxnRequest(TxnRequest),
     TxnResponse(TxnResponse),
+    /// A store asks the one that leads a region, for a read of its own.
+    AskLeader(AskLeader),
+    LeaderSays {
+        id: u64,
+        answer: Option<LeaderAnswer>,
+    },
     /// A store tells the deadlock detector who waits for whom.
     Detect(Detect),
     /// The detector answers the store of the waiter.
@@ -74,6 +81,8 @@ impl Message {
             Message::Response(_) => "response",
             Message::TxnRequest(_) => "txn-request",
             Message::TxnResponse(_) => "txn-response",
+            Message::AskLeader(_) => "ask-leader",
+            Message::LeaderSays { .. } => "leader-says",
             Message::Detect(_) => "detect",
             Message::Deadlock(_) => "deadlock",
             Message::Report(_) => "report",
@@ -128,6 +137,38 @@ pub struct TxnRequest {
     pub id: u64,
     pub ctx: Context,
     pub act: TxnAct,
+    pub way: Way,
+}
+
+/// Who may serve a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Leader,
+    /// Any copy, after it asked the leader.
+    Replica,
+    /// Any copy that knows the read's time to be over.
+    Stale,
+}
+
+#[derive(Clone, Debug)]
+pub struct AskLeader {
+    /// Unique per store and life.
+    pub id: u64,
+    pub ctx: Context,
+    pub question: Question,
+}
+
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// What must be applied for this read.
+    ReadIndex(TxnAct),
+    SafeTime,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum LeaderAnswer {
+    Index(u64),
+    SafeTime(SafeTime),
 }
 
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 //! Mailboxes fill as messages come and are handled in batches; raft log writes of all regions share one sync at a time; applying
 //! takes its time; answers leave when they are due. All that a crash leaves is in [`Data`].
 
+mod away;
 mod data;
 mod hibernate;
 mod requests;
@@ -29,6 +30,7 @@ use raftstore::{Config, RaftMessage};
 
 use ::txn::scheduler::Job;
 
+use self::away::Away;
 pub use self::data::Data;
 use self::requests::Requests;
 use self::txn::Txns;
@@ -168,6 +170,7 @@ pub struct Store {
     delegates: BTreeMap<RegionId, Delegate>,
     requests: Requests,
     txns: Txns,
+    away: Away,
     poll_due: bool,
     ticks: u64,
     beats: Beats,
@@ -203,6 +206,7 @@ impl Store {
             id,
             config,
             txns: Txns::new(pace.pessimistic_in_memory, &mut rng),
+            away: Away::default(),
             pace,
             rng,
             data,
@@ -296,6 +300,8 @@ impl Store {
             Message::TxnRequest(request) => self.on_txn_request(now, from, request, out),
             Message::Timestamp { id, ts } => self.on_timestamp(now, id, Some(ts), out),
             Message::Located { leader, .. } => self.on_located_first(now, leader.store_id),
+            Message::AskLeader(ask) => self.on_ask_leader(now, from, ask, out),
+            Message::LeaderSays { id, answer } => self.on_leader_says(now, id, answer, out),
             Message::Detect(detect) => self.on_detect(now, from, detect, out),
             Message::Deadlock(deadlock) => self.on_deadlock(now, deadlock, out),
             other => panic!("{} is not for a store", other.name()),

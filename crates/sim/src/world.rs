@@ -548,8 +548,8 @@ impl std::fmt::Display for Short<'_> {
             Message::TxnRequest(request) => {
                 write!(
                     f,
-                    "request {} r{} peer={} {:?}",
-                    request.id, request.ctx.region, request.ctx.peer, request.act
+                    "request {} r{} peer={} {:?} {:?}",
+                    request.id, request.ctx.region, request.ctx.peer, request.way, request.act
                 )
             }
             Message::TxnResponse(response) => write!(f, "response {} {:?}", response.id, response.result),

@@ -244,6 +244,10 @@ impl RegionSnapshot for View {
         self.term
     }
 
+    fn applied(&self) -> engine::Result<u64> {
+        self.inner.applied()
+    }
+
     fn get(&self, cf: Cf, key: &[u8]) -> engine::Result<Option<Bytes>> {
         self.inner.get(cf, key)
     }

@@ -205,6 +205,7 @@ fn may_pass(error: &Error) -> bool {
         | kv::Error::Busy { .. }
         | kv::Error::NotInitialized { .. }
         | kv::Error::ReadIndexNotReady { .. }
+        | kv::Error::DataIsNotReady { .. }
         | kv::Error::Merging { .. }
         | kv::Error::DiskFull { .. }
         | kv::Error::Deadline => true,

@@ -28,6 +28,7 @@ pub mod lock;
 mod metrics;
 pub mod mvcc;
 pub mod planted;
+pub mod safe;
 pub mod scheduler;
 pub mod write;
 

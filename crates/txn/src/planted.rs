@@ -14,15 +14,18 @@ pub enum Bug {
     MinCommitTsIgnored = 4,
     /// A new leader answers async commits without asking up to which timestamp others read.
     MaxTsForgotten = 5,
+    /// A leader promises that a time is over although locks are there.
+    SafeTsPastLocks = 6,
 }
 
 impl Bug {
-    pub const ALL: [(&'static str, Bug); 5] = [
+    pub const ALL: [(&'static str, Bug); 6] = [
         ("no-write-conflict-check", Bug::NoWriteConflictCheck),
         ("no-lock-check", Bug::NoLockCheck),
         ("lost-rollback-record", Bug::LostRollbackRecord),
         ("min-commit-ts-ignored", Bug::MinCommitTsIgnored),
         ("max-ts-forgotten", Bug::MaxTsForgotten),
+        ("safe-ts-past-locks", Bug::SafeTsPastLocks),
     ];
 }
 

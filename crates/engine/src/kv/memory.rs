@@ -120,6 +120,10 @@ impl Kv for MemKv {
         reply(view.map(|view| Arc::new(view) as SnapshotRef));
     }
 
+    fn snapshot_at(&self, ctx: &Context, _index: u64, reply: Reply<SnapshotRef>) {
+        self.snapshot(ctx, MonoTime(0), reply);
+    }
+
     fn write(&self, ctx: &Context, changes: Vec<Modify>, _deadline: MonoTime, reply: Reply<()>) {
         reply(self.try_write(ctx, changes));
     }

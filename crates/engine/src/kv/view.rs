@@ -3,6 +3,9 @@
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
+use base::RegionId;
+use prost::Message;
+use proto::ferrite_raft::ApplyState;
 use proto::metapb::Region;
 
 use super::{Context, Error, Modify, RegionSnapshot};
@@ -83,6 +86,14 @@ impl RegionSnapshot for RegionView {
 
     fn term(&self) -> u64 {
         self.term
+    }
+
+    fn applied(&self) -> EngineResult<u64> {
+        let state = self.snapshot.get(Cf::Local, &keys::apply_state(RegionId(self.region.id)))?;
+        let state = state.map(ApplyState::decode).transpose().map_err(|error| crate::Error::Corrupt {
+            what: format!("apply state of region {}: {error}", self.region.id),
+        })?;
+        Ok(state.map_or(0, |state| state.applied_index))
     }
 
     fn get(&self, cf: Cf, key: &[u8]) -> EngineResult<Option<Bytes>> {

@@ -64,6 +64,7 @@ impl Peer {
             Event::Tick | Event::Doze | Event::Report | Event::StoreSilent(_) | Event::Durable { .. } => false,
             Event::Raft(message) if message.hibernate.is_some() => false,
             Event::Raft(message) => !(self.is_leader() && message::is_answer(message)),
+            Event::Read { at: Some(index), .. } => *index > self.applied.index,
             Event::Read { ctx, .. } => self.is_leader() || ctx.replica_read,
             Event::Write { .. }
             | Event::ConfChange { .. }

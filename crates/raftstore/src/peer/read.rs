@@ -81,8 +81,13 @@ impl Reads {
     }
 }
 
+/// Election timeouts after which a read is given up: whose index no quorum confirmed, and whose index is not applied. Whoever asked has
+/// lost patience by then.
+const ASKED_ELECTIONS: u32 = 2;
+const CONFIRMED_ELECTIONS: u32 = 60;
+
 impl Peer {
-    pub(super) fn on_read(&mut self, now: MonoTime, ctx: Context, reply: Reply<SnapshotRef>, fx: &mut Effects) {
+    pub(super) fn on_read(&mut self, now: MonoTime, ctx: Context, at: Option<u64>, reply: Reply<SnapshotRef>, fx: &mut Effects) {
         if let Err(error) = self.check_read(&ctx) {
             return fx.read_errors.push((reply, error));
         }
@@ -90,6 +95,10 @@ impl Peer {
             version: crate::region::epoch(&self.region).version,
             reply,
         };
+        if at.is_some() {
+            self.reads.begin(self.node.raft.term, now, vec![reply]).index = at;
+            return;
+        }
         if !self.is_leader() {
             return self.reads.new.push(reply);
         }
@@ -218,7 +227,8 @@ impl Peer {
         let mut again = Vec::new();
         self.reads.rounds.retain_mut(|round| {
             round.ticks += 1;
-            if round.index.is_some() || round.ticks < 2 * election {
+            let patience = if round.index.is_some() { CONFIRMED_ELECTIONS } else { ASKED_ELECTIONS };
+            if round.ticks < patience * election {
                 // A leader repeats its question with its heartbeats by itself.
                 if follower && round.index.is_none() && round.ticks % 3 == 0 {
                     again.push(round.id);

@@ -26,6 +26,7 @@ use tls::Dialer;
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
+use super::leaders::LeaderStores;
 use super::split::Splitter;
 use super::{STORE, blocking, random_id, room, with_address};
 use crate::config::{ApiVersion, Config};
@@ -155,12 +156,14 @@ impl StoreNode {
             api,
             timestamps: timestamps(link.clone()),
             detectors: asks.clone(),
+            leaders: Arc::new(LeaderStores::new(raft.clone(), link.clone(), security.dialer.clone())),
             scheduler: Default::default(),
         }));
         let tikv = TikvService::new(Arc::new(raft.clone()), txn.clone(), Identity { cluster, store: id }, api)
             .with_splits(Arc::new(splits));
         let raw = tikv.raw();
-        let routes = tonic::service::Routes::new(tikv.into_server())
+        let routes = tonic::service::Routes::new(tikv.replica_reads())
+            .add_service(tikv.into_server())
             .add_service(receiver.into_service())
             .add_service(DeadlockService(txn.clone()).into_server())
             .add_service(health)

@@ -94,6 +94,7 @@ fn call(api: ApiVersion, ctx: kv::Context, now: MonoTime, grace: Duration) -> Ca
     Call {
         ctx,
         version: api::wire_version(api) as i32,
+        stale: false,
         now,
         wall: WallTime(WallTime::now().0.saturating_sub(grace.as_millis() as u64)),
         deadline: now + SLICE_WAIT,

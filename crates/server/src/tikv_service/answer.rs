@@ -1,6 +1,7 @@
 //! Where each kind of answer tells of failure.
 
 use proto::errorpb;
+use proto::ferrite_read::SafeTsResponse;
 use proto::kvrpcpb::*;
 
 use crate::error::WireError;
@@ -122,6 +123,27 @@ with_error!(
     ScanLockResponse,
     ResolveLockResponse
 );
+
+/// Answers to other stores, which come again whatever the error is.
+macro_rules! with_region_error {
+    ($($answer:ty),*) => {$(
+        impl Answer for $answer {
+            fn fail(&mut self, error: WireError) {
+                self.region_error = Some(key_error(error).map_or_else(
+                    |error| error,
+                    |error| {
+                        Box::new(errorpb::Error {
+                            message: text_of(*error),
+                            ..Default::default()
+                        })
+                    },
+                ));
+            }
+        }
+    )*};
+}
+
+with_region_error!(ReadIndexResponse, SafeTsResponse);
 
 /// Answers with an error for each key.
 macro_rules! with_errors {

@@ -378,6 +378,7 @@ fn call(context: Context, arrival: Arrival) -> Call {
     let allowed = limits::time_allowed(arrival.timeout, context.max_execution_duration_ms);
     Call {
         version: context.api_version,
+        stale: context.stale_read,
         now: arrival.now,
         wall: arrival.wall,
         deadline: arrival.now + allowed,

@@ -42,9 +42,11 @@ pub enum Rpc {
     MvccGetByKey,
     MvccGetByStartTs,
     SplitRegion,
+    ReadIndex,
+    SafeTs,
 }
 
-const NAMES: [&str; 33] = [
+const NAMES: [&str; 35] = [
     "raw_get",
     "raw_batch_get",
     "raw_put",
@@ -78,8 +80,10 @@ const NAMES: [&str; 33] = [
     "mvcc_get_by_key",
     "mvcc_get_by_start_ts",
     "split_region",
+    "read_index",
+    "safe_ts",
 ];
-const _: () = assert!(NAMES.len() == Rpc::SplitRegion as usize + 1);
+const _: () = assert!(NAMES.len() == Rpc::SafeTs as usize + 1);
 
 static SECONDS: LazyLock<[Histogram; NAMES.len()]> = LazyLock::new(|| {
     let family = latencies(

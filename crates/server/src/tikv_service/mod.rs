@@ -21,6 +21,8 @@ use base::{ClusterId, MonoTime, StoreId, WallTime};
 use bytes::Bytes;
 use engine::kv::{self, Kv};
 use futures::future::BoxFuture;
+use proto::ferrite_read::replica_reads_server::{ReplicaReads, ReplicaReadsServer};
+use proto::ferrite_read::{SafeTsRequest, SafeTsResponse};
 use proto::kvrpcpb::*;
 use proto::metapb::Region;
 use proto::tikvpb::tikv_server::{Tikv, TikvServer};
@@ -100,6 +102,11 @@ impl TikvService {
         }
     }
 
+    /// What other stores of the cluster ask.
+    pub fn replica_reads(&self) -> ReplicaReadsServer<TikvService> {
+        ReplicaReadsServer::new(self.clone())
+    }
+
     /// The service for a tonic router, with its limits on messages set.
     pub fn into_server(self) -> TikvServer<TikvService> {
         TikvServer::new(self)
@@ -127,6 +134,15 @@ macro_rules! serve {
             }
         }
     };
+}
+
+/// What stores ask each other for reads away from the leader.
+#[async_trait]
+impl ReplicaReads for TikvService {
+    async fn safe_ts(&self, request: Request<SafeTsRequest>) -> Result<Response<SafeTsResponse>, Status> {
+        let arrival = Arrival::read(limits::grpc_timeout(request.metadata()));
+        self.handlers.safe_ts(request.into_inner(), arrival).await.map(Response::new)
+    }
 }
 
 serve! {
@@ -163,4 +179,6 @@ serve! {
     mvcc_get_by_key(MvccGetByKeyRequest) -> MvccGetByKeyResponse;
     mvcc_get_by_start_ts(MvccGetByStartTsRequest) -> MvccGetByStartTsResponse;
     split_region(SplitRegionRequest) -> SplitRegionResponse;
+    read_index(ReadIndexRequest) -> ReadIndexResponse;
+    get_store_safe_ts(StoreSafeTsRequest) -> StoreSafeTsResponse;
 }

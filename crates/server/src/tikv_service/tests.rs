@@ -192,6 +192,7 @@ fn transactions(kv: Arc<dyn Kv>, engine: Arc<dyn Engine>, api: ApiVersion) -> Ar
         api,
         timestamps: Arc::new(move |_| Box::pin(std::future::ready(Some(Ts(clock.fetch_add(1, Ordering::SeqCst)))))),
         detectors: Arc::new(Here),
+        leaders: Arc::new(crate::txn::replica::NoLeaders),
         scheduler: Default::default(),
     }))
 }
@@ -323,6 +324,10 @@ impl Kv for SlowKv {
     fn snapshot(&self, ctx: &kv::Context, now: MonoTime, reply: Reply<SnapshotRef>) {
         self.kv
             .snapshot(ctx, now, if self.hold_reads { hold(&self.held, reply) } else { reply });
+    }
+
+    fn snapshot_at(&self, ctx: &kv::Context, index: u64, reply: Reply<SnapshotRef>) {
+        self.kv.snapshot_at(ctx, index, reply);
     }
 
     fn write(&self, ctx: &kv::Context, changes: Vec<Modify>, deadline: MonoTime, reply: Reply<()>) {

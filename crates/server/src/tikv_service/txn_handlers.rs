@@ -2,6 +2,7 @@
 
 use base::Ts;
 use bytes::Bytes;
+use proto::ferrite_read::{SafeTsRequest, SafeTsResponse};
 use proto::kvrpcpb::*;
 use tonic::Status;
 use txn::{Command, Error as TxnError, Output};
@@ -36,7 +37,7 @@ impl Handlers {
             }
             Ok(answer)
         };
-        self.transact(Rpc::KvGet, context, arrival, work).await
+        self.read(Rpc::KvGet, context, arrival, work).await
     }
 
     pub async fn kv_batch_get(&self, request: BatchGetRequest, arrival: Arrival) -> Result<BatchGetResponse, Status> {
@@ -54,7 +55,7 @@ impl Handlers {
                 ..Default::default()
             })
         };
-        self.transact(Rpc::KvBatchGet, context, arrival, work).await
+        self.read(Rpc::KvBatchGet, context, arrival, work).await
     }
 
     pub async fn kv_scan(&self, request: ScanRequest, arrival: Arrival) -> Result<ScanResponse, Status> {
@@ -84,7 +85,7 @@ impl Handlers {
                 ..Default::default()
             })
         };
-        self.transact(Rpc::KvScan, context, arrival, work).await
+        self.read(Rpc::KvScan, context, arrival, work).await
     }
 
     pub async fn kv_prewrite(&self, mut request: PrewriteRequest, arrival: Arrival) -> Result<PrewriteResponse, Status> {
@@ -309,6 +310,57 @@ impl Handlers {
         self.transact(Rpc::PhysicalScanLock, context, arrival, work).await
     }
 
+    /// What a replica asks before it reads.
+    pub async fn read_index(&self, request: ReadIndexRequest, arrival: Arrival) -> Result<ReadIndexResponse, Status> {
+        let ReadIndexRequest {
+            mut context,
+            start_ts,
+            ranges,
+        } = request;
+        let options = wire::read_options(context.as_mut(), start_ts);
+        let work = |call| async move {
+            let read_index = match self.txn.read_index(&call, &options, ranges).await {
+                Err(Error::Txn(TxnError::Locked(locked))) => {
+                    return Ok(ReadIndexResponse {
+                        locked: Some(Box::new(wire::lock_info(&locked)?)),
+                        ..Default::default()
+                    });
+                }
+                outcome => outcome?,
+            };
+            Ok(ReadIndexResponse {
+                read_index,
+                ..Default::default()
+            })
+        };
+        self.transact(Rpc::ReadIndex, context, arrival, work).await
+    }
+
+    /// What a replica asks for stale reads.
+    pub async fn safe_ts(&self, request: SafeTsRequest, arrival: Arrival) -> Result<SafeTsResponse, Status> {
+        let context = Context {
+            region_id: request.region_id,
+            region_epoch: request.epoch,
+            cluster_id: request.cluster_id,
+            ..Context::default()
+        };
+        let work = |call| async move {
+            let time = self.txn.safe_time(&call).await?;
+            Ok(SafeTsResponse {
+                safe_ts: time.safe_ts.0,
+                index: time.index,
+                ..Default::default()
+            })
+        };
+        self.transact(Rpc::SafeTs, Some(context), arrival, work).await
+    }
+
+    pub async fn get_store_safe_ts(&self, _request: StoreSafeTsRequest, _arrival: Arrival) -> Result<StoreSafeTsResponse, Status> {
+        Ok(StoreSafeTsResponse {
+            safe_ts: self.txn.store_safe_ts().0,
+        })
+    }
+
     pub async fn get_lock_wait_info(
         &self,
         request: GetLockWaitInfoRequest,
@@ -366,7 +418,18 @@ impl Handlers {
         self.transact(rpc, context, arrival, work).await
     }
 
-    /// Runs `work`, which makes the answer. Only leaders serve transactions: a read elsewhere would have to tell the leader its timestamp.
+    /// Runs a read of a transaction, which any replica may serve.
+    async fn read<A: Answer>(
+        &self,
+        rpc: Rpc,
+        context: Option<Context>,
+        arrival: Arrival,
+        work: impl AsyncFnOnce(Call) -> TxnResult<A>,
+    ) -> Result<A, Status> {
+        self.run(rpc, context, arrival, work, |answer, made| *answer = made).await
+    }
+
+    /// Runs `work`, which makes the answer, where the region is led.
     async fn transact<A: Answer>(
         &self,
         rpc: Rpc,
@@ -375,7 +438,7 @@ impl Handlers {
         work: impl AsyncFnOnce(Call) -> TxnResult<A>,
     ) -> Result<A, Status> {
         if let Some(context) = &mut context {
-            context.replica_read = false;
+            (context.replica_read, context.stale_read) = (false, false);
         }
         self.run(rpc, context, arrival, work, |answer, made| *answer = made).await
     }

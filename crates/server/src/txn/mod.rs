@@ -10,6 +10,7 @@ pub mod deadlock;
 pub mod gc;
 pub mod keys;
 pub mod read;
+pub mod replica;
 mod shell;
 pub mod wire;
 
@@ -66,6 +67,7 @@ pub struct Parts {
     pub api: ApiVersion,
     pub timestamps: Timestamps,
     pub detectors: Arc<dyn deadlock::Detectors>,
+    pub leaders: Arc<dyn replica::Leaders>,
     pub scheduler: Config,
 }
 
@@ -78,6 +80,8 @@ pub struct Txn {
     shell: Arc<Shell>,
     deadlocks: Arc<deadlock::Deadlocks>,
     timestamps: Timestamps,
+    leaders: Arc<dyn replica::Leaders>,
+    safe_times: replica::SafeTimes,
 }
 
 /// How often the placement driver is asked how far time is, and how far beyond a client's timestamp may lie. One that lies further is a
@@ -123,6 +127,8 @@ impl Txn {
             shell,
             deadlocks,
             timestamps: parts.timestamps,
+            leaders: parts.leaders,
+            safe_times: replica::SafeTimes::default(),
         }
     }
 
@@ -209,6 +215,7 @@ mod tests {
             api: ApiVersion::V1,
             timestamps: Arc::new(|_| std::future::ready(Some(Ts(1))).boxed()),
             detectors: Arc::new(Nowhere),
+            leaders: Arc::new(replica::NoLeaders),
             scheduler: Config::default(),
         })
     }

@@ -4,9 +4,9 @@
 //! no snapshot shows; then take the snapshot.
 
 use base::{MonoTime, Ts};
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use engine::kv::{self, RegionSnapshot, SnapshotRef, view};
-use proto::kvrpcpb::{KvPair, LockInfo, MvccInfo};
+use proto::kvrpcpb::{KeyRange, KvPair, LockInfo, MvccInfo};
 use txn::lock::Locked;
 use txn::mvcc::{self, Found, ReadOptions, Scanner};
 use txn::{Error as TxnError, Key, Lock};
@@ -32,7 +32,7 @@ pub struct Scan {
 }
 
 /// Region failure of a read.
-fn region(source: kv::Error) -> Error {
+pub(super) fn region(source: kv::Error) -> Error {
     let proposed = false;
     Error::Txn(TxnError::Region { proposed, source })
 }
@@ -43,7 +43,7 @@ impl Txn {
         let key = self.keys(call)?.key(&key)?;
         self.note_read(options.ts).await?;
         self.concurrency.check_key(&key, options)?;
-        let snapshot = self.snapshot(call).await?;
+        let snapshot = self.read_view(call, options, || vec![range_of(&key)]).await?;
         check_key(&*snapshot, key.encoded())?;
         Ok(mvcc::get(&*snapshot, &key, options)?)
     }
@@ -56,7 +56,8 @@ impl Txn {
             .iter()
             .map(|key| self.concurrency.check_key(key, options))
             .collect();
-        let snapshot = self.snapshot(call).await?;
+        let ranges = || region_keys.iter().map(range_of).collect();
+        let snapshot = self.read_view(call, options, ranges).await?;
         let mut turns = Turns::new(call);
         let mut answer = Answer::new(with_ts);
         for ((key, region_key), in_memory) in keys.into_iter().zip(region_keys).zip(in_memory) {
@@ -82,7 +83,11 @@ impl Txn {
         let (lower, upper) = self.keys(call)?.range(lower, upper)?;
         self.note_read(options.ts).await?;
         self.await_memory(call, &lower, &upper, &options).await?;
-        let snapshot = self.snapshot(call).await?;
+        let range = || KeyRange {
+            start_key: lower.clone(),
+            end_key: upper.clone(),
+        };
+        let snapshot = self.read_view(call, &options, || vec![range()]).await?;
         check_meets(&*snapshot, &lower, &upper, scan.reverse)?;
         let mut turns = Turns::new(call);
         let mut answer = Answer::new(true);
@@ -132,7 +137,7 @@ impl Txn {
 
     /// Waits for locks in memory that hide something from the read: they are being written, so in a moment they are gone or in the
     /// snapshot. No new ones come in their place, as those commit above the read's timestamp.
-    async fn await_memory(&self, call: &Call, start: &[u8], end: &[u8], options: &ReadOptions) -> Result<()> {
+    pub(super) async fn await_memory(&self, call: &Call, start: &[u8], end: &[u8], options: &ReadOptions) -> Result<()> {
         let mut patience = Patience::of(call);
         loop {
             match self.concurrency.check_range(start, end, options) {
@@ -180,8 +185,18 @@ impl Txn {
     }
 }
 
+/// The range of one key.
+fn range_of(key: &Key) -> KeyRange {
+    let mut end = BytesMut::from(&key.encoded()[..]);
+    end.put_u8(0);
+    KeyRange {
+        start_key: key.encoded().clone(),
+        end_key: end.freeze(),
+    }
+}
+
 /// Runs a read that may take long where it keeps nobody waiting.
-async fn off_network<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(super) async fn off_network<T: Send + 'static>(read: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(read).await;
     // The runtime ends.
     done.unwrap_or(Err(region(kv::Error::Shutdown)))

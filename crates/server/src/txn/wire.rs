@@ -34,6 +34,8 @@ pub fn read_options(context: Option<&mut wire::Context>, version: u64) -> ReadOp
     };
     let Some(context) = context else { return options };
     options.isolation = match context.isolation_level() {
+        // Nothing commits at such a timestamp any more: whatever is locked does not matter.
+        _ if context.stale_read => Isolation::ReadCommitted,
         IsolationLevel::Si => Isolation::Snapshot,
         IsolationLevel::Rc => Isolation::ReadCommitted,
         IsolationLevel::RcCheckTs => Isolation::ReadCommittedCheckTs,

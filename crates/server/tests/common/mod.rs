@@ -256,6 +256,13 @@ impl Node {
         line.map_or(0.0, |value| value.parse().expect("a number"))
     }
 
+    /// Of the store that the process runs.
+    pub fn store_id(&self) -> u64 {
+        let (_, page) = get(self.status, "/status", &tls_flags(&self.args)).expect("the status port answers");
+        let report: serde_json::Value = serde_json::from_str(&page).expect("JSON");
+        report["stores"][0]["id"].as_u64().expect("a store")
+    }
+
     /// The most memory that the process ever had in use, in MiB.
     pub fn peak_memory_mib(&self) -> u64 {
         let pid = self.child.as_ref().expect("the process runs").id();

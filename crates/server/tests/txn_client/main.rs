@@ -8,6 +8,7 @@ mod dead;
 mod large;
 mod own;
 mod registry;
+mod replica;
 mod secure;
 
 use std::io::Write;
@@ -56,6 +57,12 @@ impl Setup {
             api,
             _config: config,
         }
+    }
+
+    /// The process that runs this store.
+    fn node_of(&self, store: u64) -> usize {
+        let runs = |node: &usize| self.cluster.nodes[*node].store_id() == store;
+        self.cluster.stores().into_iter().find(runs).expect("the store is one of these")
     }
 
     /// Prewrites that the stores did in this way.

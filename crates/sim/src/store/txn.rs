@@ -17,7 +17,7 @@ use engine::kv::{self, Context, SnapshotRef};
 
 use super::requests::{Answer, Answers, Asker};
 use super::{Out, Store, Timer, TxnJob};
-use crate::message::{Message, TxnAct, TxnReply, TxnRequest, TxnResponse, TxnResult};
+use crate::message::{Message, TxnAct, TxnReply, TxnRequest, TxnResponse, TxnResult, Way};
 use crate::network::Node;
 use crate::rng::Rng;
 
@@ -36,6 +36,16 @@ pub(super) enum TxnAnswer {
     Snapshot(TaskId, Result<SnapshotRef, kv::Error>),
     Written(TaskId, Result<(), kv::Error>),
     Read(Asker, TxnAct, Result<SnapshotRef, kv::Error>),
+    /// Of a region led here, for a read on another store.
+    Index(Asker, Result<SnapshotRef, kv::Error>),
+    Promise(Asker, Ts, Result<SnapshotRef, kv::Error>),
+}
+
+/// Who waits for a timestamp.
+enum Asked {
+    Task(TaskId),
+    /// A store that wants to know how far the region's time is over.
+    Promise(Asker, Context),
 }
 
 pub(super) struct Txns {
@@ -47,7 +57,7 @@ pub(super) struct Txns {
     /// When the next tick is due already.
     tick_at: Option<MonoTime>,
     /// Timestamps asked for, by numbers that no earlier life of the store used: a late answer to it would be too old.
-    asked: BTreeMap<u64, TaskId>,
+    asked: BTreeMap<u64, Asked>,
     next_ask: u64,
 }
 
@@ -68,13 +78,30 @@ impl Txns {
             next_ask: rng.seed() >> 1,
         }
     }
+
+    /// A number that no question of any life of the store had.
+    pub(super) fn number(&mut self) -> u64 {
+        self.next_ask += 1;
+        self.next_ask
+    }
+
+    /// Raises `max_ts` for a read and looks for locks in memory; the snapshot must be taken afterwards.
+    pub(super) fn note_and_check(&self, act: &TxnAct) -> Result<(), Error> {
+        self.concurrency.raise_max_ts(options(act).ts)?;
+        match act {
+            TxnAct::Get { key, options } => self.concurrency.check_key(key, options),
+            TxnAct::Scan { start, end, options } => self.concurrency.check_range(start, end, options),
+            TxnAct::Command(_) => Ok(()),
+        }
+    }
 }
 
 impl Store {
     pub(super) fn on_txn_request(&mut self, now: MonoTime, from: Node, request: TxnRequest, out: &mut Out) {
-        let TxnRequest { id, ctx, act } = request;
+        let TxnRequest { id, ctx, act, way } = request;
         let asker = (from, id);
         match act {
+            act if way != Way::Leader => self.begin_read_away(now, asker, ctx, act, way, out),
             TxnAct::Command(command) => {
                 let answers = self.requests.answers();
                 let reply = Box::new(move |result| note(&answers, TxnAnswer::Output(asker, result)));
@@ -91,16 +118,8 @@ impl Store {
         }
     }
 
-    /// Raises `max_ts`, looks for locks in memory, and only then takes the snapshot.
     fn begin_read(&mut self, now: MonoTime, asker: Asker, ctx: Context, act: TxnAct, out: &mut Out) {
-        let concurrency = &self.txns.concurrency;
-        let raised = concurrency.raise_max_ts(options(&act).ts);
-        let checked = raised.and_then(|()| match &act {
-            TxnAct::Get { key, options } => concurrency.check_key(key, options),
-            TxnAct::Scan { start, end, options } => concurrency.check_range(start, end, options),
-            TxnAct::Command(_) => Ok(()),
-        });
-        if let Err(error) = checked {
+        if let Err(error) = self.txns.note_and_check(&act) {
             self.counts.add("read_met_lock_in_memory");
             return respond(asker, Err(Arc::new(error)), out);
         }
@@ -115,6 +134,8 @@ impl Store {
             TxnAnswer::Output(asker, result) => respond(asker, result.map(TxnReply::Output).map_err(Arc::new), out),
             TxnAnswer::Snapshot(task, result) => self.step_txns(now, Event::Snapshot { task, result }, out),
             TxnAnswer::Written(task, result) => self.step_txns(now, Event::Written { task, result }, out),
+            TxnAnswer::Index(asker, result) => self.on_index(asker, result, out),
+            TxnAnswer::Promise(asker, ts, result) => self.on_promise(asker, ts, result, out),
             TxnAnswer::Read(asker, act, result) => {
                 let read = result.map_err(|source| Error::Region { proposed: false, source });
                 let found = read.and_then(|snapshot| read_from(&snapshot, &act));
@@ -137,10 +158,27 @@ impl Store {
 
     /// The placement driver's answer, or none in time.
     pub(super) fn on_timestamp(&mut self, now: MonoTime, id: u64, ts: Option<Ts>, out: &mut Out) {
-        if let Some(task) = self.txns.asked.remove(&id) {
-            self.counts.add_many("max_ts_synchronised", u64::from(ts.is_some()));
-            self.step_txns(now, Event::Timestamp { task, ts }, out);
+        match (self.txns.asked.remove(&id), ts) {
+            (Some(Asked::Task(task)), ts) => {
+                self.counts.add_many("max_ts_synchronised", u64::from(ts.is_some()));
+                self.step_txns(now, Event::Timestamp { task, ts }, out);
+            }
+            (Some(Asked::Promise(asker, ctx)), Some(ts)) => self.on_time_for_promise(now, asker, ctx, ts, out),
+            // Who asked has patience of its own.
+            (Some(Asked::Promise(..)), None) | (None, _) => {}
         }
+    }
+
+    /// Asks the placement driver how late it is, for a promise.
+    pub(super) fn ask_for_safe_time(&mut self, now: MonoTime, asker: Asker, ctx: Context, out: &mut Out) {
+        self.ask_timestamp(now, Asked::Promise(asker, ctx), out);
+    }
+
+    fn ask_timestamp(&mut self, now: MonoTime, asked: Asked, out: &mut Out) {
+        let id = self.txns.number();
+        self.txns.asked.insert(id, asked);
+        out.send.push((Node::Pd, Message::AskTimestamp { id }));
+        out.wake.push((now + TIMESTAMP_TIME_MAX, Timer::TimestampOverdue(id)));
     }
 
     fn step_txns(&mut self, now: MonoTime, event: Event, out: &mut Out) {
@@ -172,11 +210,7 @@ impl Store {
             self.propose(now, write.ctx, write.changes, write.deadline, reply, out);
         }
         for task in timestamps {
-            self.txns.next_ask += 1;
-            let id = self.txns.next_ask;
-            self.txns.asked.insert(id, task);
-            out.send.push((Node::Pd, Message::AskTimestamp { id }));
-            out.wake.push((now + TIMESTAMP_TIME_MAX, Timer::TimestampOverdue(id)));
+            self.ask_timestamp(now, Asked::Task(task), out);
         }
         detect.into_iter().for_each(|detect| self.tell_detector(now, detect, out));
         answers.into_iter().for_each(scheduler::Answer::give);
@@ -229,12 +263,12 @@ fn note(answers: &Answers, answer: TxnAnswer) {
     answers.lock().push(Answer::Txn(answer));
 }
 
-fn respond(asker: Asker, result: TxnResult, out: &mut Out) {
+pub(super) fn respond(asker: Asker, result: TxnResult, out: &mut Out) {
     let (node, id) = asker;
     out.send.push((node, Message::TxnResponse(TxnResponse { id, result })));
 }
 
-fn options(act: &TxnAct) -> &ReadOptions {
+pub(super) fn options(act: &TxnAct) -> &ReadOptions {
     match act {
         TxnAct::Get { options, .. } | TxnAct::Scan { options, .. } => options,
         TxnAct::Command(_) => unreachable!("commands go through the scheduler"),

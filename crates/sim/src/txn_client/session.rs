@@ -13,10 +13,13 @@ use txn::Key;
 
 use super::program::{Port, join_all};
 use crate::client::Patience;
-use crate::message::{Message, TxnAct, TxnReply, TxnRequest, TxnResult};
+use crate::message::{Message, TxnAct, TxnReply, TxnRequest, TxnResult, Way};
 use crate::network::Node;
 use crate::rng::Rng;
 use crate::routes::{Route, Routes};
+
+/// Share of reads that go to any copy of a region as replica reads, and as many as stale ones.
+const AWAY: f64 = 0.1;
 
 /// Why a program does not get on.
 #[derive(Clone, Debug)]
@@ -193,13 +196,19 @@ impl Session {
 
     /// Asks once. An error tells why it is to be asked again.
     async fn attempt(&self, route: &Route, act: TxnAct) -> Result<TxnResult, String> {
+        let is_read = !matches!(act, TxnAct::Command(_));
+        let way = match self.draw(|rng| rng.unit()) {
+            draw if is_read && draw < AWAY => Way::Replica,
+            draw if is_read && draw < 2.0 * AWAY => Way::Stale,
+            _ => Way::Leader,
+        };
         let peer = match route.leader {
-            Some(leader) => leader,
-            None => self.draw(|rng| *rng.pick(&route.region.peers)),
+            Some(leader) if way == Way::Leader => leader,
+            _ => self.draw(|rng| *rng.pick(&route.region.peers)),
         };
         let node = Node::Store(peer.store_id);
-        let ctx = route.context(&peer, false);
-        let ask = |id| Message::TxnRequest(TxnRequest { id, ctx, act });
+        let ctx = route.context(&peer, way != Way::Leader);
+        let ask = |id| Message::TxnRequest(TxnRequest { id, ctx, act, way });
         let Some(Message::TxnResponse(response)) = self.port.ask(node, self.inner.patience.attempt, ask).await else {
             if !self.inner.patience.stubborn {
                 self.inner.routes.borrow_mut().forget_leader(peer.store_id);

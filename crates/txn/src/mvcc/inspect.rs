@@ -75,7 +75,7 @@ pub fn scan_locks(
     start: &[u8],
     end: &[u8],
     limit: usize,
-    wanted: impl Fn(&Locked) -> bool,
+    mut wanted: impl FnMut(&Locked) -> bool,
 ) -> Result<Vec<Locked>> {
     let mut locks = Locks::open(snapshot, memory, start, end)?;
     let mut found = Vec::new();

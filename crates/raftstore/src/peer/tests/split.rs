@@ -78,7 +78,7 @@ fn a_read_that_waited_over_a_split_is_told_the_new_regions() {
     let fx = peer.step(START, [Event::Campaign]);
     let (answer, reply) = slot();
     let ctx = ctx();
-    let mut fx2 = peer.step(START, [Event::Read { ctx, reply }]);
+    let mut fx2 = peer.step(START, [Event::Read { ctx, at: None, reply }]);
     assert!(fx2.serve.is_empty(), "no entry of the term is applied yet");
     fx2.writes.splice(0..0, fx.writes);
     let ready = fx2.writes.last().expect("the term's first entry").ready;

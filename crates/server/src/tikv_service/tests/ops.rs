@@ -158,6 +158,7 @@ async fn iter_with_raw_delete() {
                 ..Default::default()
             },
             version: context(api).api_version,
+            stale: false,
             now: MonoTime::now(),
             wall: WallTime::now(),
             deadline: MonoTime::now() + Duration::from_secs(60),
