@@ -195,6 +195,10 @@ impl RegionCache {
         if error.undetermined_result.is_some() {
             return Step::Undetermined;
         }
+        // Not over yet on that copy; the leader is asked next.
+        if error.data_is_not_ready.is_some() {
+            return Step::Again;
+        }
         if error.raft_entry_too_large.is_some() {
             return Step::Refuse;
         }

@@ -81,6 +81,16 @@ impl Call {
         std::mem::replace(&mut self.sent, true)
     }
 
+    /// Whether a request left for a store.
+    pub fn was_sent(&self) -> bool {
+        self.sent
+    }
+
+    /// One of so many, by chance; zero of none.
+    pub fn draw(&mut self, count: usize) -> usize {
+        self.retry.draw(count)
+    }
+
     /// Whether it is unknown if a write was done.
     pub fn is_undetermined(&self) -> bool {
         self.undetermined

@@ -32,4 +32,4 @@ pub use pd::Pd;
 pub use raw::{Checksum, RawClient, Swap, Ttl};
 pub use scan::{Pair, ScanOptions};
 pub use tls::{ClientOptions as TlsOptions, Identity, Pem};
-pub use txn::{LockWait, Savepoint, Snapshot, Transaction, TxnClient, TxnOptions};
+pub use txn::{LockWait, ReadFrom, Savepoint, Snapshot, Transaction, TxnClient, TxnOptions};

@@ -14,7 +14,7 @@ use crate::pd::Pd;
 use crate::request::Request;
 use crate::route::Router;
 use crate::scan::{Cursor, Page, Pair, ScanOptions, is_empty};
-use crate::{ClientOptions, Error, Metrics};
+use crate::{ClientOptions, Error, Metrics, ReadFrom};
 
 /// A client of the raw API. Clones share connections and what is known of regions.
 ///
@@ -25,6 +25,8 @@ pub struct RawClient {
     router: Arc<Router>,
     /// Of each call.
     deadline: Duration,
+    /// Which copies serve gets and scans.
+    from: ReadFrom,
 }
 
 /// Outcome of [`RawClient::compare_and_swap`].
@@ -59,6 +61,7 @@ impl RawClient {
     pub async fn connect(endpoints: &[impl AsRef<str>], options: ClientOptions) -> Result<RawClient, Error> {
         Ok(RawClient {
             deadline: options.deadline,
+            from: ReadFrom::Leader,
             router: Arc::new(Router::connect(endpoints, options, Mode::Raw).await?),
         })
     }
@@ -66,8 +69,17 @@ impl RawClient {
     /// The same client, whose calls may take so long.
     pub fn with_deadline(&self, deadline: Duration) -> RawClient {
         RawClient {
-            router: self.router.clone(),
             deadline,
+            ..self.clone()
+        }
+    }
+
+    /// The same client, whose gets and scans are spread over all copies of a region: they are as fresh as from the leader, at the price of a
+    /// round trip from a copy to it.
+    pub fn with_replica_reads(&self) -> RawClient {
+        RawClient {
+            from: ReadFrom::Replica,
+            ..self.clone()
         }
     }
 
@@ -101,6 +113,7 @@ impl RawClient {
                 &mut self.begin(),
                 &key,
                 kvrpcpb::RawGetRequest {
+                    context: Some(self.from.context()),
                     key: key.clone(),
                     ..Default::default()
                 },
@@ -143,6 +156,7 @@ impl RawClient {
     /// The pairs of those `keys` that are there, by key.
     pub async fn batch_get(&self, keys: impl IntoIterator<Item = impl Into<Bytes>>) -> Result<Vec<Pair>, Error> {
         let make = |keys: &[Bytes]| kvrpcpb::RawBatchGetRequest {
+            context: Some(self.from.context()),
             keys: keys.to_vec(),
             ..Default::default()
         };
@@ -351,6 +365,7 @@ impl Scan {
     async fn next_page(&mut self) -> Result<Vec<Pair>, Error> {
         let mut call = self.client.begin();
         let make = |page: Page| kvrpcpb::RawScanRequest {
+            context: Some(self.client.from.context()),
             start_key: page.start_key,
             end_key: page.end_key,
             limit: page.limit as u32,

@@ -74,6 +74,11 @@ impl Retry {
         }
     }
 
+    /// A number below `count` by chance; zero if there is none.
+    pub fn draw(&mut self, count: usize) -> usize {
+        if count == 0 { 0 } else { self.random.random_range(0..count) }
+    }
+
     /// Wait before trying again with better knowledge; `None` if the deadline comes first.
     pub fn again(&mut self, now: MonoTime) -> Option<Duration> {
         self.hasty += 1;

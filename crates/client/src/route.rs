@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use base::MonoTime;
+use base::{MonoTime, StoreId};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use parking_lot::Mutex;
-use proto::{errorpb, kvrpcpb, pdpb};
+use proto::{errorpb, kvrpcpb, metapb, pdpb};
 use tls::Dialer;
 use tonic::Status;
 use tracing::Instrument as _;
@@ -250,7 +250,9 @@ impl Router {
         region: &Arc<Region>,
         mut request: R,
     ) -> Result<Option<R::Answer>, Error> {
-        let id = region.store();
+        let mut wished = request.context_mut().take().unwrap_or_default();
+        let (peer, is_away) = who_serves(call, region, &mut wished);
+        let id = StoreId(peer.store_id);
         let store = match self.stores.get(call, id).await {
             Ok(store) => store,
             Err(
@@ -265,8 +267,7 @@ impl Router {
             Err(error) => return Err(error),
         };
         let effect = request.effect();
-        let wished = request.context_mut().take().unwrap_or_default();
-        *request.context_mut() = Some(self.context(call, region, wished));
+        *request.context_mut() = Some(self.context(call, region, peer, wished));
         let span = tracing::debug_span!(
             "request",
             command = R::COMMAND.name(),
@@ -274,7 +275,9 @@ impl Router {
             store_id = id.0
         );
         let counted = self.jitter.counters.begin(R::COMMAND);
-        let answer = tokio::time::timeout(call.left(), store.send(request).instrument(span)).await;
+        // A copy that hangs must leave time for the leader.
+        let patience = if is_away { call.left() / 2 } else { call.left() };
+        let answer = tokio::time::timeout(patience, store.send(request).instrument(span)).await;
         let answer = answer.map(|answer| answer.map(|mut answer| (answer.take_region_error(), answer)));
         counted.end(match &answer {
             Ok(Ok((Some(_), _))) => RequestOutcome::Region,
@@ -294,6 +297,13 @@ impl Router {
                     message: answer.error().to_owned(),
                 }),
             },
+            Ok(Err(status)) if is_away && !is_refusal(&status) => Box::pin(self.on_silent_copy(call, &store, id, status))
+                .await
+                .map(|()| None),
+            Err(_elapsed) if is_away => {
+                let status = Status::deadline_exceeded("no answer in time");
+                Box::pin(self.on_silent_copy(call, &store, id, status)).await.map(|()| None)
+            }
             Ok(Err(status)) => Box::pin(self.on_rpc_error(call, region, &store, effect, status))
                 .await
                 .map(|()| None),
@@ -311,11 +321,17 @@ impl Router {
         }
     }
 
-    fn context(&self, call: &mut Call, region: &Region, wished: kvrpcpb::Context) -> kvrpcpb::Context {
+    /// A copy that was asked in the leader's place does not answer: what is known of the leader stays.
+    async fn on_silent_copy(&self, call: &mut Call, store: &Arc<Store>, id: StoreId, status: Status) -> Result<(), Error> {
+        self.stores.forget(id, store);
+        call.again(Error::rpc(&store.address, status)).await
+    }
+
+    fn context(&self, call: &mut Call, region: &Region, peer: metapb::Peer, wished: kvrpcpb::Context) -> kvrpcpb::Context {
         kvrpcpb::Context {
             region_id: region.meta.id,
             region_epoch: region.meta.region_epoch,
-            peer: Some(region.peer),
+            peer: Some(peer),
             api_version: self.form.api_version().into(),
             keyspace_id: self.form.keyspace_id(),
             cluster_id: self.pd.cluster_id(),
@@ -387,6 +403,22 @@ impl Router {
             false => Err(call.over(Some(last))),
         }
     }
+}
+
+/// Which peer is asked, and whether it stands in for the leader: any copy for the first try of a read that wants so, the leader for all
+/// others, which then is a read as usual.
+fn who_serves(call: &mut Call, region: &Region, wished: &mut kvrpcpb::Context) -> (metapb::Peer, bool) {
+    if !(wished.replica_read || wished.stale_read) {
+        return (region.peer, false);
+    }
+    let peers = &region.meta.peers;
+    if !call.was_sent()
+        && let Some(peer) = peers.get(call.draw(peers.len()))
+    {
+        return (*peer, true);
+    }
+    (wished.replica_read, wished.stale_read) = (false, false);
+    (region.peer, false)
 }
 
 /// Items of one region.

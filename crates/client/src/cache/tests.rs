@@ -312,8 +312,8 @@ fn every_kind_of_error_has_its_step() {
         (
             "data_is_not_ready",
             |e| e.data_is_not_ready = Some(Default::default()),
-            stale,
-            false,
+            Step::Again,
+            true,
         ),
         (
             "server_is_busy",

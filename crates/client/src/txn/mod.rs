@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use base::{MonoTime, Ts};
 
-pub use options::{LockWait, TxnOptions};
+pub use options::{LockWait, ReadFrom, TxnOptions};
 pub use snapshot::Snapshot;
 pub use transaction::{Savepoint, Transaction};
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use base::Ts;
+use proto::kvrpcpb;
 
 /// How long to wait for a lock that another transaction holds. Bounded by the deadline of the call in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,6 +15,30 @@ pub enum LockWait {
     No,
     /// So long, then [`crate::Error::Locked`].
     For(Duration),
+}
+
+/// Which copies of the data serve reads. What does not answer from another copy is asked of the leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadFrom {
+    /// The one of each region that leads.
+    #[default]
+    Leader,
+    /// Any copy, each read another: spreads the load of reads, at the price of a round trip from that copy to the leader. As fresh as a read
+    /// from the leader.
+    Replica,
+    /// Any copy, which serves by itself what it knows to be over. For snapshots a few seconds old: wanted is one that nothing commits at or
+    /// below any more, so locks of transactions under way hold such reads up.
+    Stale,
+}
+
+impl ReadFrom {
+    pub(crate) fn context(self) -> kvrpcpb::Context {
+        kvrpcpb::Context {
+            replica_read: self == ReadFrom::Replica,
+            stale_read: self == ReadFrom::Stale,
+            ..kvrpcpb::Context::default()
+        }
+    }
 }
 
 /// See the fields. `Default` is an optimistic transaction that commits in as few rounds as it can.

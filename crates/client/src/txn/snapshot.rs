@@ -13,6 +13,7 @@ use proto::kvrpcpb::{self, KvPair, LockInfo};
 
 use super::Core;
 use super::fault::{Fault, locked};
+use super::options::ReadFrom;
 use super::resolve::Purpose;
 use crate::Error;
 use crate::call::Call;
@@ -28,6 +29,7 @@ pub struct Snapshot {
     core: Arc<Core>,
     ts: Ts,
     deadline: Duration,
+    from: ReadFrom,
     /// Transactions whose locks are passed, as they will commit later. At [`Ts::MAX`] that holds for one call only.
     passed: Arc<Mutex<BTreeSet<u64>>>,
 }
@@ -41,8 +43,15 @@ impl Snapshot {
             core,
             ts,
             deadline,
+            from: ReadFrom::Leader,
             passed: Arc::default(),
         }
+    }
+
+    /// Lets other copies than the leader's serve. At [`Ts::MAX`] stale reads are of no use: that time is never over.
+    pub fn read_from(mut self, from: ReadFrom) -> Snapshot {
+        self.from = from;
+        self
     }
 
     /// What it reads at; [`Ts::MAX`] for the latest of each key, which over several keys is no snapshot.
@@ -157,7 +166,7 @@ impl Snapshot {
     fn context(&self) -> kvrpcpb::Context {
         kvrpcpb::Context {
             resolved_locks: self.passed.lock().iter().copied().collect(),
-            ..Default::default()
+            ..self.from.context()
         }
     }
 

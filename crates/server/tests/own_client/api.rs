@@ -20,6 +20,7 @@ async fn scan(client: &RawClient, range: impl Into<KeyRange>, options: ScanOptio
 pub async fn whole_api(client: &RawClient, prefix: usize) {
     batches(client).await;
     scans(client, prefix).await;
+    scans(&client.with_replica_reads(), prefix).await;
     swaps(client).await;
     times_to_live(client).await;
     many_at_once(client).await;

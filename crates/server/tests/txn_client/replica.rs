@@ -2,7 +2,8 @@
 
 use base::{MonoTime, Ts};
 use bytes::Bytes;
-use client::{TxnClient, TxnOptions};
+use client::{ReadFrom, ScanOptions, TxnClient, TxnOptions};
+use futures::TryStreamExt;
 use proto::kvrpcpb::{self, Context, GetRequest, GetResponse, KvPair, ScanRequest, StoreSafeTsRequest};
 use proto::metapb::{Peer, Region};
 use proto::pdpb::pd_client::PdClient;
@@ -126,6 +127,25 @@ async fn every_copy_answers() {
     let error = refused.region_error.expect("a follower says who leads");
     assert_eq!(error.not_leader.expect("that").leader, Some(copies.peers[0].0));
 
+    // Our client spreads such reads over all stores, and asks the leader where a copy is not ready.
+    let answered = |node: usize| setup.cluster.nodes[node].metric("ferrite_server_request_seconds_count{rpc=\"kv_get\"}");
+    let before: Vec<f64> = setup.cluster.stores().into_iter().map(answered).collect();
+    for from in [ReadFrom::Replica, ReadFrom::Stale] {
+        for (ts, value) in &written {
+            let snapshot = client.snapshot(*ts).read_from(from);
+            assert_eq!(snapshot.get("a").await.expect("get"), Some(value.clone().into()));
+        }
+        let latest = client.snapshot(now_of(&client).await).read_from(from);
+        let last = vec![("a".to_owned(), "v59".to_owned())];
+        assert_eq!(text(latest.batch_get(["a", "h"]).await.expect("batch get")), last);
+        let pairs = latest.scan(.., ScanOptions::default()).try_collect::<Vec<_>>().await;
+        assert_eq!(text(pairs.expect("scan")), last);
+    }
+    for (node, before) in setup.cluster.stores().into_iter().zip(before) {
+        let more = answered(node) - before;
+        assert!(more >= 20.0, "store {node} served {more} of 120");
+    }
+
     // A scan by a follower, and a batch of gets.
     let now = client.pd().timestamp().await.expect("timestamp");
     let request = ScanRequest {
@@ -157,6 +177,15 @@ async fn every_copy_answers() {
     let refused = copies.get(1, Way::Stale, "a", future).await.region_error.expect("not over yet");
     let not_ready = refused.data_is_not_ready.expect("that");
     assert!(not_ready.safe_ts > written[59].0.0 && not_ready.safe_ts < future.0, "{not_ready:?}");
+}
+
+async fn now_of(client: &TxnClient) -> Ts {
+    client.pd().timestamp().await.expect("timestamp")
+}
+
+fn text(pairs: Vec<client::Pair>) -> Vec<(String, String)> {
+    let string = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
+    pairs.iter().map(|(key, value)| (string(key), string(value))).collect()
 }
 
 fn values(pairs: &[KvPair]) -> Vec<String> {
