@@ -392,6 +392,8 @@ impl Peer {
         let mut fx = Effects::default();
         for event in events {
             self.on_event(now, event, &mut fx);
+            // At once: what is proposed next must come behind the entry with which a leader begins its term.
+            self.observe_role(now, &mut fx);
         }
         self.maybe_flush_writes(now, &mut fx);
         self.flush_reads(now, &mut fx);

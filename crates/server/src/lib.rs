@@ -13,6 +13,7 @@ pub mod error;
 pub mod failure;
 pub mod limits;
 pub mod listen;
+pub mod load;
 pub mod node;
 pub mod pd_client;
 pub mod pd_peers;

@@ -209,7 +209,7 @@ impl Peer {
     }
 
     /// Whether it has its whole log durable and applied, and nobody waits for it.
-    fn has_settled(&self) -> bool {
+    pub(super) fn has_settled(&self) -> bool {
         let last = self.last_index();
         self.applied.index == last
             && self.committed_index() == last

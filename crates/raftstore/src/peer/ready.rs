@@ -160,7 +160,7 @@ impl Peer {
             .extend(proposal.admin.map(|reply| (reply, Err(error.into()))));
     }
 
-    fn observe_role(&mut self, now: MonoTime, fx: &mut Effects) {
+    pub(super) fn observe_role(&mut self, now: MonoTime, fx: &mut Effects) {
         let (role, term) = (self.node.raft.state, self.node.raft.term);
         if (role, term) == (self.role, self.term) {
             return;

@@ -97,6 +97,11 @@ section! { "server",
         /// How often raw values whose time to live has passed are removed from disk, in the background; nobody sees them before that either. At
         /// least 1 s, or 0: never. Fixed at start.
         pub expired_sweep: Span = Span::secs(3_600),
+        /// Keys read and written a second above which a region is busy. One that is busy for 10 s is divided where its accesses fall in halves.
+        /// 0: never for that reason. Fixed at start.
+        pub split_qps: u64 = 50_000,
+        /// Bytes read and written a second above which a region is busy. 0: never for that reason. Fixed at start.
+        pub split_byte_rate: ByteSize = ByteSize::mib(200),
         /// How raw data lies in the store: `v1`, `v1ttl` or `v2`. The same on all stores; fixed when the data directory is made.
         pub api_version: ApiVersion = ApiVersion::V1,
         /// Whether to listen on addresses that other machines reach although traffic is neither encrypted nor authenticated.

@@ -33,6 +33,7 @@ use crate::config::{ApiVersion, Config};
 use crate::data_dir::free_bytes;
 use crate::failure::Failure;
 use crate::listen::{self, Listener};
+use crate::load::{self, Counted, Loads};
 use crate::pd_client::{self, News, OnNews, PdLink, StorePd};
 use crate::pd_service::CLUSTER_VERSION;
 use crate::raw::expiry;
@@ -76,6 +77,8 @@ pub struct StoreNode {
     collector: JoinHandle<()>,
     /// Of expired values.
     sweeper: JoinHandle<()>,
+    /// Of busy regions.
+    divider: JoinHandle<()>,
 }
 
 impl StoreNode {
@@ -122,6 +125,7 @@ impl StoreNode {
             security.dialer.clone(),
         );
         let runtime = tokio::runtime::Handle::current();
+        let loads: Arc<Loads> = Arc::default();
         let parts = Parts {
             store: id,
             cluster,
@@ -130,7 +134,11 @@ impl StoreNode {
             log: disk.log.clone(),
             snapshots: disk.snapshots.clone(),
             transport: Arc::new(network.clone()),
-            reporter: Arc::new(ToPd(link.clone(), splits.clone())),
+            reporter: Arc::new(ToPd {
+                link: link.clone(),
+                splits: splits.clone(),
+                loads: loads.clone(),
+            }),
             answer: Box::new(move |answer| drop(runtime.spawn(async move { answer() }))),
             seed: random_id(),
             fatal: Box::new(end_process),
@@ -150,8 +158,9 @@ impl StoreNode {
             link: link.clone(),
             dialer: security.dialer.clone(),
         });
+        let kv: Arc<dyn kv::Kv> = Arc::new(Counted::new(Arc::new(raft.clone()), loads.clone()));
         let txn = Arc::new(Txn::new(txn::Parts {
-            kv: Arc::new(raft.clone()),
+            kv: kv.clone(),
             engine: disk.engine.clone(),
             api,
             timestamps: timestamps(link.clone()),
@@ -159,8 +168,7 @@ impl StoreNode {
             leaders: Arc::new(LeaderStores::new(raft.clone(), link.clone(), security.dialer.clone())),
             scheduler: Default::default(),
         }));
-        let tikv = TikvService::new(Arc::new(raft.clone()), txn.clone(), Identity { cluster, store: id }, api)
-            .with_splits(Arc::new(splits));
+        let tikv = TikvService::new(kv, txn.clone(), Identity { cluster, store: id }, api).with_splits(Arc::new(splits.clone()));
         let raw = tikv.raw();
         let routes = tonic::service::Routes::new(tikv.replica_reads())
             .add_service(tikv.into_server())
@@ -174,6 +182,7 @@ impl StoreNode {
         let led = asks.clone();
         let collector = tokio::spawn(txn::gc::run(txn, asks));
         let sweeper = tokio::spawn(expiry::run(raw, move || led.regions(), config.server.expired_sweep.0));
+        let divider = tokio::spawn(load::watch(loads, busy_limits(config), divide_busy(raft.clone(), splits)));
         let heartbeats = tokio::spawn(heartbeat(link, raft.clone(), disk.dir.clone()));
         let room = tokio::spawn(room::watch(raft.clone(), disk.dir.clone(), config.server.disk_reserve));
         info!(store_id = id.0, %address, cluster_id = cluster.0, regions = raft.counts().0, "store serves");
@@ -187,6 +196,7 @@ impl StoreNode {
             room,
             collector,
             sweeper,
+            divider,
         };
         node.tell(status, config.server.api_version, disk.dir);
         status.part_ready(STORE);
@@ -209,6 +219,7 @@ impl StoreNode {
         self.room.abort();
         self.collector.abort();
         self.sweeper.abort();
+        self.divider.abort();
         self.network.stop();
         let raft = self.raft;
         blocking(move || Ok(raft.stop()?)).await.context("stop the store")
@@ -530,12 +541,35 @@ impl txn::gc::Source for Cluster {
     }
 }
 
-struct ToPd(Arc<dyn PdLink>, Splitter);
+/// When a region is busy.
+fn busy_limits(config: &Config) -> load::Limits {
+    load::Limits {
+        requests: config.server.split_qps,
+        bytes: config.server.split_byte_rate.0,
+    }
+}
+
+/// Divides a busy region, if it is led here.
+fn divide_busy(raft: RaftStore, splits: Splitter) -> impl Fn(RegionId, Bytes) {
+    move |region, key| {
+        if let Some(led) = raft.led(region) {
+            let (region, keys) = ((*led).clone(), vec![key]);
+            splits.begin(SplitWanted { region, keys }, "load");
+        }
+    }
+}
+
+struct ToPd {
+    link: Arc<dyn PdLink>,
+    splits: Splitter,
+    loads: Arc<Loads>,
+}
 
 impl Reporter for ToPd {
     fn report(&self, report: Report) {
+        let read = self.loads.take_reads(RegionId(report.region.id));
         let down = |(peer, down_seconds)| pd::DownPeer { peer, down_seconds };
-        self.0.region_heartbeat(RegionInfo {
+        self.link.region_heartbeat(RegionInfo {
             region: report.region,
             leader: report.leader,
             term: report.term,
@@ -546,14 +580,15 @@ impl Reporter for ToPd {
             flow: Flow {
                 written_bytes: report.put_bytes,
                 written_keys: report.put_keys,
+                read_bytes: read.bytes,
+                read_keys: read.keys,
                 millis: u32::try_from(report.since.as_millis()).unwrap_or(u32::MAX),
-                ..Flow::default()
             },
         });
     }
 
     fn split_wanted(&self, wanted: SplitWanted) {
-        self.1.begin(wanted, "size");
+        self.splits.begin(wanted, "size");
     }
 
     // The directory learns from whoever leads the region next.

@@ -39,6 +39,36 @@ async fn api_v2() {
     exercise(&Cluster::one(&["--api-version", "v2"]), Api::V2(Keyspace::Id(0))).await;
 }
 
+/// A region that many read from becomes two, near the middle of what they read; one that is idle stays as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_busy_region_divides() {
+    let config = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(config.path(), "[server]\nsplit-qps = 200\n[pd]\nmerge-after = \"0s\"\n").expect("write");
+    let cluster = Cluster::one(&["--config", &config.path().display().to_string()]);
+    let client = RawClient::connect(&cluster.endpoints(), ClientOptions::default()).await.expect("connect");
+    let key = |number: usize| format!("key{number:04}");
+    let pairs = (0..1000).map(|number| (key(number), "value"));
+    client.batch_put(pairs).await.expect("batch put");
+    let borders = || -> Vec<String> {
+        let (code, out, err) = ctl(&cluster, &["region", "--json"]);
+        assert_eq!(code, 0, "{err}");
+        let parse = |line: &str| serde_json::from_str::<serde_json::Value>(line).expect("an object a line");
+        let start = |region: serde_json::Value| region["start"].as_str().unwrap_or_default().to_owned();
+        out.lines().map(parse).map(start).filter(|start| !start.is_empty()).collect()
+    };
+    assert_eq!(borders(), [] as [&str; 0]);
+    let deadline = base::MonoTime::now() + common::PATIENCE;
+    while borders().is_empty() {
+        assert!(base::MonoTime::now() < deadline, "the region is not divided");
+        for number in 0..1000 {
+            let found = client.get(key(number * 7 % 1000)).await.expect("get");
+            assert!(found.is_some(), "{number}");
+        }
+    }
+    let border = &borders()[0];
+    assert!(*border > key(150) && *border < key(850), "divided at {border}");
+}
+
 /// Runs `ferrite ctl`: exit code, standard output, standard error.
 fn ctl(cluster: &Cluster, line: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ferrite"));

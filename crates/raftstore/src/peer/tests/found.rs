@@ -174,3 +174,17 @@ fn a_read_that_outlives_its_leadership_keeps_its_term() {
     let terms: Vec<u64> = served.iter().map(|read| read.term).collect();
     assert_eq!(terms, [6]);
 }
+
+/// A store with a thousand regions at rest but one: a write that came together with the election was noted before the entry of the
+/// leader's term, under the same index, and what was left of that kept the region awake until the next write.
+#[test]
+fn a_write_that_comes_with_the_election_leaves_nothing_behind() {
+    let mut peer = peer(&[1]);
+    let (written, reply) = slot();
+    let fx = peer.step(START, [Event::Campaign, write("a", reply)]);
+    assert!(peer.is_leader());
+    let settled = settle(&mut peer, START, fx);
+    settled.answers.into_iter().for_each(|(reply, outcome)| reply(outcome));
+    assert_eq!(written.lock().take(), Some(Ok(())));
+    assert!(peer.has_settled(), "{} proposals wait for ever", peer.proposals.len());
+}
