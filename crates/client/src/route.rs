@@ -297,9 +297,9 @@ impl Router {
                     message: answer.error().to_owned(),
                 }),
             },
-            Ok(Err(status)) if is_away && !is_refusal(&status) => Box::pin(self.on_silent_copy(call, &store, id, status))
-                .await
-                .map(|()| None),
+            Ok(Err(status)) if is_away && !is_refusal(&status) => {
+                Box::pin(self.on_silent_copy(call, &store, id, status)).await.map(|()| None)
+            }
             Err(_elapsed) if is_away => {
                 let status = Status::deadline_exceeded("no answer in time");
                 Box::pin(self.on_silent_copy(call, &store, id, status)).await.map(|()| None)

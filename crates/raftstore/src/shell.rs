@@ -488,19 +488,39 @@ impl Kv for RaftStore {
                 let snapshot = shared.engine.snapshot();
                 match lease.is_over() {
                     // Taken back meanwhile, with the range or the peer: what the snapshot holds of it is anybody's guess.
-                    true => shared.send_request(ctx.region, Event::Read { ctx: ctx.clone(), at: None, reply }),
+                    true => shared.send_request(
+                        ctx.region,
+                        Event::Read {
+                            ctx: ctx.clone(),
+                            at: None,
+                            reply,
+                        },
+                    ),
                     false => reply(Ok(Arc::new(RegionView::new(snapshot, region, term)))),
                 }
             }
             Some(Err(error)) => reply(Err(error)),
-            None => shared.send_request(ctx.region, Event::Read { ctx: ctx.clone(), at: None, reply }),
+            None => shared.send_request(
+                ctx.region,
+                Event::Read {
+                    ctx: ctx.clone(),
+                    at: None,
+                    reply,
+                },
+            ),
         }
     }
 
     fn snapshot_at(&self, ctx: &Context, index: u64, reply: Reply<SnapshotRef>) {
         let at = Some(index);
-        self.shared
-            .send_request(ctx.region, Event::Read { ctx: ctx.clone(), at, reply });
+        self.shared.send_request(
+            ctx.region,
+            Event::Read {
+                ctx: ctx.clone(),
+                at,
+                reply,
+            },
+        );
     }
 
     fn write(&self, ctx: &Context, changes: Vec<Modify>, deadline: MonoTime, reply: Reply<()>) {

@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn one_busy_key_cannot_be_divided() {
         let loads = Loads::default();
-        let one = |number: u64| if number % 10 == 0 { number % 1000 } else { 500 };
+        let one = |number: u64| if number.is_multiple_of(10) { number % 1000 } else { 500 };
         assert_eq!(after(30, &loads, 20_000, one), []);
     }
 
@@ -383,7 +383,12 @@ mod tests {
             key: Bytes::from_static(b"key"),
             value: Bytes::from(vec![0; 97]),
         };
-        counted.write(&ctx, vec![put], MonoTime(u64::MAX), Box::new(|outcome| outcome.expect("memory")));
+        counted.write(
+            &ctx,
+            vec![put],
+            MonoTime(u64::MAX),
+            Box::new(|outcome| outcome.expect("memory")),
+        );
         let (send, receive) = std::sync::mpsc::channel();
         let reply = move |view| send.send(view).unwrap_or_else(|_| panic!("it is waited for"));
         counted.snapshot(&ctx, MonoTime(0), Box::new(reply));
@@ -392,7 +397,10 @@ mod tests {
             assert!(view.get(Cf::Default, b"key").expect("memory").is_some());
         }
         let Reads { keys, bytes } = loads.take_reads(RegionId(1));
-        assert!((15_000..25_000).contains(&keys) && bytes == 100 * keys, "{keys} keys, {bytes} bytes");
+        assert!(
+            (15_000..25_000).contains(&keys) && bytes == 100 * keys,
+            "{keys} keys, {bytes} bytes"
+        );
         assert_eq!(loads.take_reads(RegionId(1)), Reads::default());
         loads.look(LOOK, &LIMITS);
         loads.look(LOOK, &LIMITS);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
 use base::RegionId;
+use bytes::{Buf, Bytes};
 use prost::Message;
 use proto::ferrite_raft::ApplyState;
 use proto::metapb::Region;
@@ -90,9 +90,12 @@ impl RegionSnapshot for RegionView {
 
     fn applied(&self) -> EngineResult<u64> {
         let state = self.snapshot.get(Cf::Local, &keys::apply_state(RegionId(self.region.id)))?;
-        let state = state.map(ApplyState::decode).transpose().map_err(|error| crate::Error::Corrupt {
-            what: format!("apply state of region {}: {error}", self.region.id),
-        })?;
+        let state = state
+            .map(ApplyState::decode)
+            .transpose()
+            .map_err(|error| crate::Error::Corrupt {
+                what: format!("apply state of region {}: {error}", self.region.id),
+            })?;
         Ok(state.map_or(0, |state| state.applied_index))
     }
 

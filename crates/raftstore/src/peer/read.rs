@@ -227,7 +227,11 @@ impl Peer {
         let mut again = Vec::new();
         self.reads.rounds.retain_mut(|round| {
             round.ticks += 1;
-            let patience = if round.index.is_some() { CONFIRMED_ELECTIONS } else { ASKED_ELECTIONS };
+            let patience = if round.index.is_some() {
+                CONFIRMED_ELECTIONS
+            } else {
+                ASKED_ELECTIONS
+            };
             if round.ticks < patience * election {
                 // A leader repeats its question with its heartbeats by itself.
                 if follower && round.index.is_none() && round.ticks % 3 == 0 {

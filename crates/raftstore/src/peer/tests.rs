@@ -227,7 +227,14 @@ fn a_request_that_does_not_fit_is_refused() {
 fn a_follower_names_no_leader_it_does_not_know() {
     let mut peer = peer(&[1, 2, 3]);
     let (refused, reply) = slot();
-    let fx = peer.step(START, [Event::Read { ctx: ctx(), at: None, reply }]);
+    let fx = peer.step(
+        START,
+        [Event::Read {
+            ctx: ctx(),
+            at: None,
+            reply,
+        }],
+    );
     for (reply, error) in fx.read_errors {
         reply(Err(error));
     }
@@ -437,7 +444,17 @@ fn a_destroyed_peer_answers_everybody() {
     }
     assert_eq!(write.lock().take(), Some(Err(Error::Deadline)), "its outcome is not known");
     let (read, reply) = slot();
-    for (reply, error) in peer.step(START, [Event::Read { ctx: ctx(), at: None, reply }]).read_errors {
+    for (reply, error) in peer
+        .step(
+            START,
+            [Event::Read {
+                ctx: ctx(),
+                at: None,
+                reply,
+            }],
+        )
+        .read_errors
+    {
         reply(Err(error));
     }
     assert!(matches!(read.lock().take(), Some(Err(Error::RegionNotFound { .. }))));

@@ -215,7 +215,10 @@ fn each(ids: Vec<u64>, outcome: Result<Vec<RawGetResponse>, Status>) -> Vec<Outc
         cmd: Some(Response::RawGet(response)),
     };
     match outcome {
-        Ok(answers) => ids.into_iter().zip(answers.into_iter().map(|found| Ok(answer(found)))).collect(),
+        Ok(answers) => ids
+            .into_iter()
+            .zip(answers.into_iter().map(|found| Ok(answer(found))))
+            .collect(),
         Err(status) => ids.into_iter().map(|id| (id, Err(status.clone()))).collect(),
     }
 }

@@ -355,7 +355,11 @@ impl Handlers {
         self.transact(Rpc::SafeTs, Some(context), arrival, work).await
     }
 
-    pub async fn get_store_safe_ts(&self, _request: StoreSafeTsRequest, _arrival: Arrival) -> Result<StoreSafeTsResponse, Status> {
+    pub async fn get_store_safe_ts(
+        &self,
+        _request: StoreSafeTsRequest,
+        _arrival: Arrival,
+    ) -> Result<StoreSafeTsResponse, Status> {
         Ok(StoreSafeTsResponse {
             safe_ts: self.txn.store_safe_ts().0,
         })

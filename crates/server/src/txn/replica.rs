@@ -172,22 +172,25 @@ impl Txn {
             start_ts: options.ts.0,
             ranges,
         };
-        let asked = self.leaders.read_index(StoreId(leader.store_id), request, call.deadline).await;
+        let asked = self
+            .leaders
+            .read_index(StoreId(leader.store_id), request, call.deadline)
+            .await;
         let answer = asked.map_err(|status| self.unreachable(call, &status))?;
         // What is in the leader's way is in the reader's: it comes again, here or there.
         if answer.region_error.is_some() || answer.locked.is_some() {
-            return Err(region(kv::Error::ReadIndexNotReady {
-                region: call.ctx.region,
-            }));
+            return Err(region(kv::Error::ReadIndexNotReady { region: call.ctx.region }));
         }
         Ok(answer.read_index)
     }
 
     fn unreachable(&self, call: &Call, status: &Status) -> Error {
-        tracing::debug!(region_id = call.ctx.region.0, reason = status.message(), "ask the leader of a region");
-        region(kv::Error::ReadIndexNotReady {
-            region: call.ctx.region,
-        })
+        tracing::debug!(
+            region_id = call.ctx.region.0,
+            reason = status.message(),
+            "ask the leader of a region"
+        );
+        region(kv::Error::ReadIndexNotReady { region: call.ctx.region })
     }
 
     /// Answers a replica that is about to read at `options.ts`: up to which index it must have applied the region's log.
@@ -256,9 +259,7 @@ impl Txn {
                 safe_ts: Ts(answer.safe_ts),
                 index: answer.index,
             }),
-            Some(_) => Err(region(kv::Error::ReadIndexNotReady {
-                region: call.ctx.region,
-            })),
+            Some(_) => Err(region(kv::Error::ReadIndexNotReady { region: call.ctx.region })),
         }
     }
 

@@ -45,7 +45,9 @@ async fn a_busy_region_divides() {
     let config = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(config.path(), "[server]\nsplit-qps = 200\n[pd]\nmerge-after = \"0s\"\n").expect("write");
     let cluster = Cluster::one(&["--config", &config.path().display().to_string()]);
-    let client = RawClient::connect(&cluster.endpoints(), ClientOptions::default()).await.expect("connect");
+    let client = RawClient::connect(&cluster.endpoints(), ClientOptions::default())
+        .await
+        .expect("connect");
     let key = |number: usize| format!("key{number:04}");
     let pairs = (0..1000).map(|number| (key(number), "value"));
     client.batch_put(pairs).await.expect("batch put");

@@ -62,7 +62,11 @@ impl Setup {
     /// The process that runs this store.
     fn node_of(&self, store: u64) -> usize {
         let runs = |node: &usize| self.cluster.nodes[*node].store_id() == store;
-        self.cluster.stores().into_iter().find(runs).expect("the store is one of these")
+        self.cluster
+            .stores()
+            .into_iter()
+            .find(runs)
+            .expect("the store is one of these")
     }
 
     /// Prewrites that the stores did in this way.

@@ -32,7 +32,11 @@ impl Copies {
     async fn of(setup: &Setup, key: &str) -> Copies {
         let endpoint = format!("http://{}", setup.cluster.endpoints()[0]);
         let mut pd = PdClient::connect(endpoint).await.expect("connect");
-        let members = pd.get_members(GetMembersRequest::default()).await.expect("members").into_inner();
+        let members = pd
+            .get_members(GetMembersRequest::default())
+            .await
+            .expect("members")
+            .into_inner();
         let header = Some(RequestHeader {
             cluster_id: members.header.expect("a header").cluster_id,
             ..Default::default()
@@ -52,7 +56,9 @@ impl Copies {
                 store_id,
             };
             let store = pd.get_store(request).await.expect("store").into_inner().store.expect("there");
-            let client = TikvClient::connect(format!("http://{}", store.address)).await.expect("connect");
+            let client = TikvClient::connect(format!("http://{}", store.address))
+                .await
+                .expect("connect");
             peers.push((*peer, client));
         }
         peers.sort_by_key(|(peer, _)| peer.id != leader.id);
@@ -119,7 +125,11 @@ async fn every_copy_answers() {
         for copy in 0..3 {
             assert_eq!(copies.must_get(copy, Way::Replica, "a", now).await, value, "copy {copy}");
             let before = copies.must_get(copy, Way::Replica, "a", Ts(commit_ts.0 - 1)).await;
-            assert_eq!(before, written.last().map_or("", |(_, value): &(Ts, String)| value), "copy {copy}");
+            assert_eq!(
+                before,
+                written.last().map_or("", |(_, value): &(Ts, String)| value),
+                "copy {copy}"
+            );
         }
         written.push((commit_ts, value));
     }
@@ -170,13 +180,24 @@ async fn every_copy_answers() {
     // Each moment of the past, by copies that ask the leader once in a while.
     for (commit_ts, value) in &written {
         for copy in 0..3 {
-            assert_eq!(copies.must_get(copy, Way::Stale, "a", *commit_ts).await, *value, "copy {copy}");
+            assert_eq!(
+                copies.must_get(copy, Way::Stale, "a", *commit_ts).await,
+                *value,
+                "copy {copy}"
+            );
         }
     }
     let future = Ts::compose(now.physical_ms() + 60_000, 0);
-    let refused = copies.get(1, Way::Stale, "a", future).await.region_error.expect("not over yet");
+    let refused = copies
+        .get(1, Way::Stale, "a", future)
+        .await
+        .region_error
+        .expect("not over yet");
     let not_ready = refused.data_is_not_ready.expect("that");
-    assert!(not_ready.safe_ts > written[59].0.0 && not_ready.safe_ts < future.0, "{not_ready:?}");
+    assert!(
+        not_ready.safe_ts > written[59].0.0 && not_ready.safe_ts < future.0,
+        "{not_ready:?}"
+    );
 }
 
 async fn now_of(client: &TxnClient) -> Ts {
@@ -189,7 +210,10 @@ fn text(pairs: Vec<client::Pair>) -> Vec<(String, String)> {
 }
 
 fn values(pairs: &[KvPair]) -> Vec<String> {
-    pairs.iter().map(|pair| String::from_utf8_lossy(&pair.value).into_owned()).collect()
+    pairs
+        .iter()
+        .map(|pair| String::from_utf8_lossy(&pair.value).into_owned())
+        .collect()
 }
 
 /// A lock holds a region's time back; a copy that knows a time to be over serves it although the leader is gone.
@@ -220,7 +244,11 @@ async fn stale_reads_outlive_the_leader_and_wait_for_locks() {
     assert!(answer.region_error.is_none() && answer.errors.is_empty(), "{answer:?}");
     assert_eq!(copies.must_get(1, Way::Stale, "a", commit_ts).await, "old");
     let later = client.pd().timestamp().await.expect("timestamp");
-    let refused = copies.get(1, Way::Stale, "a", later).await.region_error.expect("a lock is in the way");
+    let refused = copies
+        .get(1, Way::Stale, "a", later)
+        .await
+        .region_error
+        .expect("a lock is in the way");
     assert_eq!(refused.data_is_not_ready.expect("that").safe_ts, start_ts.0 - 1);
     let commit = kvrpcpb::CommitRequest {
         context: copies.context(0, Way::Leader),
@@ -235,7 +263,11 @@ async fn stale_reads_outlive_the_leader_and_wait_for_locks() {
         assert_eq!(copies.must_get(copy, Way::Stale, "a", later).await, "old");
     }
     let answer = copies.peers[1].1.get_store_safe_ts(StoreSafeTsRequest::default()).await;
-    assert_eq!(answer.expect("answers").into_inner().safe_ts, 0, "its other regions are not known");
+    assert_eq!(
+        answer.expect("answers").into_inner().safe_ts,
+        0,
+        "its other regions are not known"
+    );
 
     // All stores are killed but one that follows.
     let stores: Vec<usize> = setup.cluster.stores();

@@ -36,7 +36,15 @@ pub(super) struct Away {
 
 impl Store {
     /// A read that any copy may serve.
-    pub(super) fn begin_read_away(&mut self, now: MonoTime, asker: Asker, ctx: Context, mut act: TxnAct, way: Way, out: &mut Out) {
+    pub(super) fn begin_read_away(
+        &mut self,
+        now: MonoTime,
+        asker: Asker,
+        ctx: Context,
+        mut act: TxnAct,
+        way: Way,
+        out: &mut Out,
+    ) {
         if way == Way::Stale {
             if let TxnAct::Get { options, .. } | TxnAct::Scan { options, .. } = &mut act {
                 // Nothing commits at its timestamp any more: what is locked does not matter.
@@ -64,7 +72,11 @@ impl Store {
         while self.away.waiting.len() > WAITING_MAX {
             self.away.waiting.pop_first();
         }
-        let ask = AskLeader { id, ctx: asked, question };
+        let ask = AskLeader {
+            id,
+            ctx: asked,
+            question,
+        };
         out.send.push((Node::Store(leader.store_id), Message::AskLeader(ask)));
     }
 
@@ -114,7 +126,9 @@ impl Store {
     }
 
     pub(super) fn on_leader_says(&mut self, now: MonoTime, id: u64, answer: Option<LeaderAnswer>, out: &mut Out) {
-        let Some(waiting) = self.away.waiting.remove(&id) else { return };
+        let Some(waiting) = self.away.waiting.remove(&id) else {
+            return;
+        };
         let region = waiting.ctx.region;
         let source = match answer {
             Some(LeaderAnswer::Index(index)) => {

@@ -165,7 +165,16 @@ impl Store {
             }
             Some((_, Err(error))) => reply(Err(error)),
             None if self.peer(ctx.region).is_none() => reply(Err(Error::RegionNotFound { region: ctx.region })),
-            None => self.post(now, ctx.region, Event::Read { ctx: ctx.clone(), at: None, reply }, out),
+            None => self.post(
+                now,
+                ctx.region,
+                Event::Read {
+                    ctx: ctx.clone(),
+                    at: None,
+                    reply,
+                },
+                out,
+            ),
         }
     }
 

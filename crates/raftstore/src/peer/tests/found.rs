@@ -42,7 +42,14 @@ fn lead_three_of_seed(seed: u64) -> Peer {
 /// Asks for a read that needs a quorum's word; what the round is called on the wire.
 fn ask(peer: &mut Peer) -> (Slot<Result<SnapshotRef, Error>>, bytes::Bytes) {
     let (answer, reply) = slot();
-    let fx = peer.step(LATER, [Event::Read { ctx: ctx(), at: None, reply }]);
+    let fx = peer.step(
+        LATER,
+        [Event::Read {
+            ctx: ctx(),
+            at: None,
+            reply,
+        }],
+    );
     assert!(fx.serve.is_empty(), "no lease holds");
     let asked = fx.send.iter().find(|message| !message.context.is_empty());
     (answer, asked.expect("followers are asked").context.clone())
@@ -87,7 +94,14 @@ fn a_read_under_the_lease_waits_for_what_is_committed() {
         "other threads must not serve either"
     );
     let (_read, reply) = slot();
-    let read = peer.step(START, [Event::Read { ctx: ctx(), at: None, reply }]);
+    let read = peer.step(
+        START,
+        [Event::Read {
+            ctx: ctx(),
+            at: None,
+            reply,
+        }],
+    );
     assert!(
         read.serve.is_empty(),
         "served without the write that a follower may have shown"

@@ -106,7 +106,14 @@ fn a_region_in_use_stays_awake() {
         assert!(fx.is_none(), "it was quiet for less than it must be");
         now = later;
         let (_, reply) = slot();
-        let fx = peer.step(now, [Event::Read { ctx: ctx(), at: None, reply }]);
+        let fx = peer.step(
+            now,
+            [Event::Read {
+                ctx: ctx(),
+                at: None,
+                reply,
+            }],
+        );
         let _ = settle(&mut peer, now, fx);
     }
 }

@@ -94,7 +94,9 @@ async fn gets_that_run_together_fail_alone() {
     let seen: Vec<String> = seen
         .into_iter()
         .map(|(id, answer)| match answer {
-            Some(Answer::RawGet(RawGetResponse { region_error: Some(_), .. })) => format!("{id} region"),
+            Some(Answer::RawGet(RawGetResponse {
+                region_error: Some(_), ..
+            })) => format!("{id} region"),
             Some(Answer::RawGet(answer)) if !answer.error.is_empty() => format!("{id} {}", answer.error),
             Some(Answer::RawGet(answer)) if answer.not_found => format!("{id} absent"),
             Some(Answer::RawGet(answer)) => format!("{id} {}", String::from_utf8_lossy(&answer.value)),
