@@ -73,9 +73,9 @@ pub fn ensure_build() -> Result<()> {
     ensure_with(BUILD)
 }
 
-/// The same for all tests; `clients` are the needs of the clients' languages.
-pub fn ensure_test(clients: &[Need]) -> Result<()> {
-    ensure_with(&[BUILD, TEST, clients].concat())
+/// The same for all tests but those of the clients' languages.
+pub fn ensure_test() -> Result<()> {
+    ensure_with(&[BUILD, TEST].concat())
 }
 
 /// The same for real build tools before the build cache.

@@ -41,7 +41,7 @@ pub fn run(args: &Args) -> Result<bool> {
         return clients();
     }
     match args.cargo.is_empty() {
-        true => system::ensure_test(&bindings::Language::needs_of(&bindings::Language::ALL))?,
+        true => system::ensure_test()?,
         false => system::ensure()?,
     }
     let mut report = Report::new("test");

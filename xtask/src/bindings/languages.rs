@@ -47,7 +47,7 @@ impl Language {
             Language::C => &[],
             Language::Cpp => &[("g++", "g++")],
             Language::Python => &[("python3", "python3")],
-            Language::Java => &[("javac", "openjdk-17-jdk-headless"), ("jar", "openjdk-17-jdk-headless")],
+            Language::Java => &[("javac", "default-jdk-headless"), ("jar", "default-jdk-headless")],
             Language::Node => &[("node", "nodejs")],
         }
     }
@@ -67,14 +67,10 @@ impl Language {
         matches!(self, Language::Python | Language::Java | Language::Node)
     }
 
-    /// What building and running some languages wants.
-    pub fn needs_of(languages: &[Language]) -> Vec<system::Need> {
-        languages.iter().flat_map(|language| language.needs()).copied().collect()
-    }
-
-    /// Makes sure that the machine has that; all that is missing is named at once.
+    /// Makes sure that the machine has what building and running these wants; all that is missing is named at once.
     pub fn require(languages: &[Language]) -> Result<()> {
-        system::ensure_with(&Language::needs_of(languages))
+        let needs: Vec<system::Need> = languages.iter().flat_map(|language| language.needs()).copied().collect();
+        system::ensure_with(&needs)
     }
 
     /// The same for checks of their types and for their packages.
