@@ -24,10 +24,15 @@ final class Calls {
 
     private Calls() {}
 
-    /** Starts an operation; {@code shape} makes its answer what users see. A quick one has mostly nothing to wait for. */
-    static <T> CompletableFuture<T> start(long handle, int operation, boolean isQuick, Args args, Function<Object, T> shape) {
+    /** Starts an operation without handle; {@code shape} makes its answer what users see. */
+    static <T> CompletableFuture<T> start(int operation, Args args, Function<Object, T> shape) {
+        return start(null, 0, operation, false, args, shape);
+    }
+
+    /** Starts an operation on the handle that {@code owner} holds. A quick one has mostly nothing to wait for. */
+    static <T> CompletableFuture<T> start(Held owner, long handle, int operation, boolean isQuick, Args args, Function<Object, T> shape) {
         long id = LAST.incrementAndGet();
-        Call<T> call = new Call<>(id, shape);
+        Call<T> call = new Call<>(id, owner, shape);
         UNDER_WAY.put(id, call);
         if (Thread.currentThread() == ENDS && !isQuick) {
             Together.add(handle, operation, args, call);
@@ -42,10 +47,8 @@ final class Calls {
 
     /** Runs an operation to its end on this thread. */
     static <T> T run(long handle, int operation, Args args, Function<Object, T> shape) throws FerriteException {
-        if (Thread.currentThread() == ENDS) {
-            // What was started before may be what this one waits for.
-            Together.submit();
-        }
+        // What was started before may be what this one waits for.
+        handOver();
         Frame frame = new Frame(Native.call(handle, (byte) operation, args.buffer(), args.length()));
         frame.enter();
         return shape.apply(frame.reply());
@@ -68,6 +71,13 @@ final class Calls {
             } catch (Throwable error) {
                 call.completeExceptionally(error);
             }
+        }
+    }
+
+    /** Lets calls that this thread has started begin now. */
+    static void handOver() {
+        if (Thread.currentThread() == ENDS) {
+            Together.submit();
         }
     }
 
@@ -105,10 +115,13 @@ final class Calls {
     /** A future whose cancellation reaches the request. */
     private static final class Call<T> extends CompletableFuture<T> {
         private final long id;
+        /** Kept, so that its handle is not freed with it before the call has begun. */
+        private final Held owner;
         private final Function<Object, T> shape;
 
-        Call(long id, Function<Object, T> shape) {
+        Call(long id, Held owner, Function<Object, T> shape) {
             this.id = id;
+            this.owner = owner;
             this.shape = shape;
         }
 

@@ -26,7 +26,7 @@ abstract class Held implements AutoCloseable {
 
     <T> CompletableFuture<T> start(int operation, Args args, Function<Object, T> shape) {
         try {
-            return Calls.start(handle, operation, isQuick(operation), args, shape);
+            return Calls.start(this, handle, operation, isQuick(operation), args, shape);
         } finally {
             java.lang.ref.Reference.reachabilityFence(this);
         }
@@ -40,6 +40,8 @@ abstract class Held implements AutoCloseable {
     /** Lets it go; later calls fail with {@link Kind#CLOSED}. */
     @Override
     public void close() {
+        // Calls that were started before go on.
+        Calls.handOver();
         cleanable.clean();
     }
 }

@@ -23,7 +23,7 @@ public final class RawClient extends Reader {
 
     /** Connects through any of the placement driver's endpoints, {@code host:port} parted by commas. */
     public static CompletableFuture<RawClient> connectAsync(String endpoints, Options options) {
-        return Calls.start(0, Op.RAW_CONNECT, false, Args.begin().text(endpoints).text(options.text()), reply -> new RawClient(Shape.handle(reply)));
+        return Calls.start(Op.RAW_CONNECT, Args.begin().text(endpoints).text(options.text()), reply -> new RawClient(Shape.handle(reply)));
     }
 
     /** The same client, whose calls may take so long. */

@@ -19,7 +19,7 @@ public final class TxnClient extends Held {
 
     /** Connects through any of the placement driver's endpoints, {@code host:port} parted by commas. */
     public static CompletableFuture<TxnClient> connectAsync(String endpoints, Options options) {
-        return Calls.start(0, Op.TXNS_CONNECT, false, Args.begin().text(endpoints).text(options.text()), reply -> new TxnClient(Shape.handle(reply)));
+        return Calls.start(Op.TXNS_CONNECT, Args.begin().text(endpoints).text(options.text()), reply -> new TxnClient(Shape.handle(reply)));
     }
 
     /** The same client, whose calls, and those of its transactions, may take so long. */
