@@ -108,6 +108,8 @@ export class RawClient extends Reader {
   static connect(endpoints: string | Iterable<string>, options?: ClientOptions): Promise<RawClient>
   /** The same client, whose calls may take so long. */
   withDeadline(milliseconds: number): Promise<RawClient>
+  /** What the client has done since it was connected, as the text that Prometheus reads. */
+  metrics(): Promise<string>
   put(key: Bytes, value: Bytes, options?: PutOptions): Promise<void>
   delete(key: Bytes, options?: CallOptions): Promise<void>
   /** Sets all pairs, which is not one step. */
@@ -158,6 +160,8 @@ export class TxnClient extends Held {
   static connect(endpoints: string | Iterable<string>, options?: ClientOptions): Promise<TxnClient>
   /** The same client, whose calls, and those of its transactions, may take so long. */
   withDeadline(milliseconds: number): Promise<TxnClient>
+  /** What the client has done since it was connected, as the text that Prometheus reads. */
+  metrics(): Promise<string>
   begin(options?: TransactionOptions): Promise<Transaction>
   /** Runs `work` in a transaction, which is committed when it is done and rolled back if it throws. */
   transaction<T>(work: (txn: Transaction) => Promise<T>, options?: TransactionOptions): Promise<T>

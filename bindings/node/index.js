@@ -26,6 +26,9 @@ function connect(operation, endpoints, options) {
   return start(0, operation, new Arguments().bytes(list).bytes(text(options)), options?.signal)
 }
 
+/** What a client has done, as the text that Prometheus reads. */
+const metrics = async (client) => (await start(client.handle, op.metrics, none)).toString()
+
 /** The pairs of a range, page by page; of a source that may still have to be made. */
 async function* pages(source, options) {
   const { start: from, end, limit = 0, reverse = false, keysOnly = false, signal } = options ?? {}
@@ -64,6 +67,10 @@ class RawClient extends Reader {
 
   async withDeadline(milliseconds) {
     return new RawClient((await start(this.handle, op.withDeadline, new Arguments().u64(milliseconds))).handle)
+  }
+
+  metrics() {
+    return metrics(this)
   }
 
   put(k, value, options) {
@@ -167,6 +174,10 @@ class TxnClient extends Held {
 
   async withDeadline(milliseconds) {
     return new TxnClient((await start(this.handle, op.withDeadline, new Arguments().u64(milliseconds))).handle)
+  }
+
+  metrics() {
+    return metrics(this)
   }
 
   async begin(options) {

@@ -25,7 +25,13 @@ pub struct Args {}
 pub fn run(_args: &Args) -> Result<bool> {
     system::ensure_build()?;
     let mut report = Report::new("check");
-    report.command("fmt", &mut workspace::cargo(&["fmt", "--all", "--check"]));
+    let fmt = ["fmt", "--all", "--check"];
+    report.command("fmt", &mut workspace::cargo(&fmt));
+    let extensions = workspace::root().join("bindings");
+    report.command(
+        "fmt of the clients' extensions",
+        workspace::cargo(&fmt).current_dir(extensions),
+    );
     report.stage("tidy", || Ok(if tidy::check()? { Outcome::Passed } else { Outcome::Failed }));
     report.command(
         "clippy",

@@ -73,7 +73,7 @@ pub fn ensure_build() -> Result<()> {
     ensure_with(BUILD)
 }
 
-/// The same for all tests.
+/// The same for all tests but those of the clients' languages.
 pub fn ensure_test() -> Result<()> {
     ensure_with(&[BUILD, TEST].concat())
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::stage::{Outcome, Report};
 use crate::workspace::{self, Profile};
-use crate::{sim, system};
+use crate::{bindings, sim, system};
 
 /// Seeds of the short simulation. The long one is `cargo xtask sim --seeds 1000`.
 const SEEDS: &str = "50";
@@ -14,7 +14,7 @@ const SEEDS: &str = "50";
 const TXN_SEEDS: &str = "2000";
 
 /// Run the tests: unit, property and integration tests, a short simulation, short chaos on real
-/// processes.
+/// processes, the conformance suite and the examples of the clients of all languages.
 ///
 /// Without arguments everything runs that continuous integration runs, on a fresh machine too (a
 /// missing C compiler is installed, or the line to type is printed). Arguments go to `cargo test`
@@ -23,7 +23,8 @@ const TXN_SEEDS: &str = "2000";
 ///   cargo xtask test -p ferrite-engine crash
 ///
 /// Longer runs of the same things: `cargo xtask sim --seeds 1000`, `cargo xtask sim txn --seeds
-/// 100000`, `cargo xtask cluster kill9`, `cargo xtask cluster power-cut`.
+/// 100000`, `cargo xtask cluster kill9`, `cargo xtask cluster power-cut`, `cargo xtask bindings
+/// test` (which checks types too).
 #[derive(clap::Args)]
 #[command(verbatim_doc_comment)]
 pub struct Args {
@@ -56,6 +57,7 @@ pub fn run(args: &Args) -> Result<bool> {
     report.stage("simulation of transactions", || {
         sim::stage(Profile::Dev, &["txn", "--seeds", TXN_SEEDS])
     });
+    bindings::short_test(&mut report)?;
     Ok(report.finish())
 }
 

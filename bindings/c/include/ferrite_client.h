@@ -172,6 +172,12 @@ void ferrite_raw_connect(const char *endpoints,
 // `raw` must be NULL or not freed yet.
 struct ferrite_raw *ferrite_raw_with_deadline(const struct ferrite_raw *raw, uint64_t milliseconds);
 
+// What the client has done since it was connected, as the text that Prometheus reads: `ferrite_result_value`. NULL only if `raw` is.
+//
+// # Safety
+// `raw` must be NULL or not freed yet.
+struct ferrite_result *ferrite_raw_metrics(const struct ferrite_raw *raw);
+
 // Reads a key: `ferrite_result_value`.
 //
 // # Safety
@@ -320,7 +326,7 @@ bool ferrite_result_retryable(const struct ferrite_result *result);
 // `result` must be NULL or not freed yet; `key` NULL or writable.
 bool ferrite_result_key(const struct ferrite_result *result, struct ferrite_bytes *key);
 
-// The value of a get, or what was there before a compare-and-swap; false if there is none.
+// The value of a get, what was there before a compare-and-swap, or a text; false if there is none.
 //
 // # Safety
 // `result` must be NULL or not freed yet; `value` NULL or writable.
@@ -482,6 +488,12 @@ void ferrite_txns_resolve_locks(const struct ferrite_txns *txns,
                                 ferrite_done done,
                                 void *user,
                                 struct ferrite_call **call);
+
+// What the client has done since it was connected, as the text that Prometheus reads: `ferrite_result_value`. NULL only if `txns` is.
+//
+// # Safety
+// `txns` must be NULL or not freed yet.
+struct ferrite_result *ferrite_txns_metrics(const struct ferrite_txns *txns);
 
 // Reads as of `ts`, or the latest of each key for `UINT64_MAX`.
 //

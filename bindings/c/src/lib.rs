@@ -3,6 +3,7 @@
 //! A call takes a handle, its arguments, and what to call at its end: `done(user, result)`, once, on a thread of the library, or nothing and then
 //! `ferrite_call_wait`. Arguments are copied before the function returns. Who allocates frees: results, handles and calls go back to the
 //! library. No panic and no Rust type crosses.
+//! Each function is written out, although many are alike: cbindgen reads the sources as they stand and expands no macros.
 //! Invariants: functions that give a call block nobody but `ferrite_call_wait`; a handle may be freed while its calls are under way; names and numbers of the
 //! header never change their meaning, [`ferrite_abi_version`] counts additions.
 
@@ -19,5 +20,5 @@ mod value;
 /// Counts additions to the ABI.
 #[unsafe(no_mangle)]
 pub extern "C" fn ferrite_abi_version() -> u32 {
-    1
+    2
 }

@@ -4,9 +4,10 @@ use std::ffi::{c_char, c_void};
 use std::ptr::null_mut;
 use std::time::Duration;
 
-use binding::{Raw, range};
+use binding::{Raw, Reply, range};
 
 use crate::call::{CallHandle, Done, launch};
+use crate::result::ResultHandle;
 use crate::scan::ScanHandle;
 use crate::value::{Pair, ScanRange, Slice, copy_keys, copy_optional, copy_pairs, copy_text};
 
@@ -66,6 +67,19 @@ pub unsafe extern "C" fn ferrite_raw_with_deadline(raw: *const RawHandle, millis
     // SAFETY: the caller's promise.
     match unsafe { raw.as_ref() } {
         Some(raw) => Box::into_raw(Box::new(RawHandle(raw.0.with_deadline(Duration::from_millis(milliseconds))))),
+        None => null_mut(),
+    }
+}
+
+/// What the client has done since it was connected, as the text that Prometheus reads: `ferrite_result_value`. NULL only if `raw` is.
+///
+/// # Safety
+/// `raw` must be NULL or not freed yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ferrite_raw_metrics(raw: *const RawHandle) -> *mut ResultHandle {
+    // SAFETY: the caller's promise.
+    match unsafe { raw.as_ref() } {
+        Some(raw) => ResultHandle::boxed(Ok(Reply::Value(Some(raw.0.metrics().into())))),
         None => null_mut(),
     }
 }

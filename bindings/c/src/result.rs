@@ -216,7 +216,7 @@ pub unsafe extern "C" fn ferrite_result_key(result: *const ResultHandle, key: *m
     unsafe { give(key, found) }
 }
 
-/// The value of a get, or what was there before a compare-and-swap; false if there is none.
+/// The value of a get, what was there before a compare-and-swap, or a text; false if there is none.
 ///
 /// # Safety
 /// `result` must be NULL or not freed yet; `value` NULL or writable.

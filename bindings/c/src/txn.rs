@@ -4,9 +4,10 @@ use std::ffi::{c_char, c_void};
 use std::ptr::null_mut;
 use std::time::Duration;
 
-use binding::{Snap, Txn, Txns, range};
+use binding::{Reply, Snap, Txn, Txns, range};
 
 use crate::call::{CallHandle, Done, launch};
+use crate::result::ResultHandle;
 use crate::scan::ScanHandle;
 use crate::value::{Pair, ScanRange, Slice, copy_keys, copy_pairs, copy_text};
 
@@ -190,6 +191,19 @@ pub unsafe extern "C" fn ferrite_txns_resolve_locks(
         launch(done, user, call, || {
             txns_of(txns).resolve_locks(range(start.copy(), end.copy()), ts)
         })
+    }
+}
+
+/// What the client has done since it was connected, as the text that Prometheus reads: `ferrite_result_value`. NULL only if `txns` is.
+///
+/// # Safety
+/// `txns` must be NULL or not freed yet.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ferrite_txns_metrics(txns: *const TxnsHandle) -> *mut ResultHandle {
+    // SAFETY: the caller's promise.
+    match unsafe { txns.as_ref() } {
+        Some(txns) => ResultHandle::boxed(Ok(Reply::Value(Some(txns.0.metrics().into())))),
+        None => null_mut(),
     }
 }
 

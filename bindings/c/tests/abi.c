@@ -70,6 +70,18 @@ static void value_is(ferrite_result *result, const char *wanted) {
     ferrite_result_free(result);
 }
 
+/* The text begins one of its lines so. */
+static void told(ferrite_result *result, const char *line) {
+    ferrite_bytes value;
+    CHECK(ferrite_result_value(result, &value));
+    size_t len = strlen(line), at = 0;
+    while (at + len <= value.len && memcmp(value.data + at, line, len) != 0) {
+        at++;
+    }
+    CHECK(at + len <= value.len && value.data[at - 1] == '\n');
+    ferrite_result_free(result);
+}
+
 static void pairs_are(ferrite_result *result, size_t wanted, const char *keys[], const char *values[]) {
     size_t count = 99;
     CHECK(ferrite_result_class(result) == FERRITE_CLASS_OK);
@@ -269,14 +281,14 @@ static void faults(const char *endpoint) {
     /* NULL where a handle is wanted is told, not a crash. */
     fails(RUN(ferrite_raw_get, NULL, text("k")), FERRITE_CLASS_INTERNAL);
     CHECK(ferrite_raw_scan(NULL, NULL) == NULL && ferrite_txns_snapshot(NULL, 1) == NULL);
-    CHECK(ferrite_txn_start_ts(NULL) == 0 && ferrite_raw_with_deadline(NULL, 1) == NULL);
+    CHECK(ferrite_txn_start_ts(NULL) == 0 && ferrite_raw_metrics(NULL) == NULL && ferrite_raw_with_deadline(NULL, 1) == NULL);
     ferrite_raw_free(NULL);
     ferrite_result_free(NULL);
     ferrite_call_free(NULL);
     ferrite_call_cancel(NULL);
     CHECK(strcmp(ferrite_class_name(FERRITE_CLASS_CONFLICT), "conflict") == 0);
     CHECK(strcmp(ferrite_class_name(99), "unknown") == 0);
-    CHECK(ferrite_abi_version() == 1);
+    CHECK(ferrite_abi_version() == 2);
 }
 
 int main(int argc, char **argv) {
@@ -290,6 +302,7 @@ int main(int argc, char **argv) {
     fails(RUN(ferrite_raw_get, hurried, text("k")), FERRITE_CLASS_DEADLINE);
     ferrite_raw_free(hurried);
     raw_calls(raw);
+    told(ferrite_raw_metrics(raw), "ferrite_client_requests_total{command=\"raw_put\",outcome=\"ok\"} ");
     callbacks_and_cancellation(raw);
     ferrite_raw_free(raw);
 
@@ -300,6 +313,7 @@ int main(int argc, char **argv) {
     ferrite_txns *same = ferrite_txns_with_deadline(txns, 10000);
     transactions(same);
     ferrite_txns_free(same);
+    told(ferrite_txns_metrics(txns), "ferrite_client_requests_total{command=\"kv_prewrite\",outcome=\"ok\"} ");
     ferrite_txns_free(txns);
     faults(argv[1]);
     puts("all as it should be");

@@ -308,81 +308,95 @@ static void done(void *user, ferrite_result *result) {
     ferrite_result_free(result);
 }
 
-/* Starts a call of a raw client; false if there is none of that name. */
-static bool start_raw(struct operation *o, const ferrite_raw *raw, const char *verb, const struct line *line) {
+/* The parts of a line that operations take. */
+struct arguments {
+    ferrite_bytes key, value, start, end, expected, wanted;
+    ferrite_bytes *keys;
+    ferrite_pair *pairs;
     size_t key_count, pair_count;
-    ferrite_bytes key = bytes(line, "key"), value = bytes(line, "value"), start = bytes(line, "start"), stop = bytes(line, "end");
-    ferrite_bytes expected = bytes(line, "expected"), wanted = bytes(line, "new");
-    ferrite_bytes *key_list = keys(line, &key_count);
-    ferrite_pair *pair_list = pairs(line, &pair_count);
-    uint64_t ttl = number(line, "ttl_ms");
-    bool known = true;
-    if (strcmp(verb, "get") == 0) {
-        ferrite_raw_get(raw, key, done, o, &o->call);
-    } else if (strcmp(verb, "put") == 0) {
-        ferrite_raw_put(raw, key, value, ttl, done, o, &o->call);
-    } else if (strcmp(verb, "delete") == 0) {
-        ferrite_raw_delete(raw, key, done, o, &o->call);
-    } else if (strcmp(verb, "batch_get") == 0) {
-        ferrite_raw_batch_get(raw, key_list, key_count, done, o, &o->call);
-    } else if (strcmp(verb, "batch_put") == 0) {
-        ferrite_raw_batch_put(raw, pair_list, pair_count, ttl, done, o, &o->call);
-    } else if (strcmp(verb, "batch_delete") == 0) {
-        ferrite_raw_batch_delete(raw, key_list, key_count, done, o, &o->call);
-    } else if (strcmp(verb, "delete_range") == 0) {
-        ferrite_raw_delete_range(raw, start, stop, done, o, &o->call);
-    } else if (strcmp(verb, "checksum") == 0) {
-        ferrite_raw_checksum(raw, start, stop, done, o, &o->call);
-    } else if (strcmp(verb, "ttl") == 0) {
-        o->is_ttl = true;
-        ferrite_raw_ttl(raw, key, done, o, &o->call);
-    } else if (strcmp(verb, "compare_and_swap") == 0) {
-        o->is_swap = true;
-        ferrite_raw_compare_and_swap(raw, key, get(line, "expected") ? &expected : NULL, get(line, "new") ? &wanted : NULL, done, o,
-                                     &o->call);
-    } else {
-        known = false;
-    }
-    drop(key), drop(value), drop(start), drop(stop), drop(expected), drop(wanted);
-    for (size_t at = 0; at < key_count; at++) {
-        drop(key_list[at]);
-    }
-    for (size_t at = 0; at < pair_count; at++) {
-        drop(pair_list[at].key), drop(pair_list[at].value);
-    }
-    free(key_list), free(pair_list);
-    return known;
+};
+
+static struct arguments arguments_of(const struct line *line) {
+    struct arguments with = {.key = bytes(line, "key"), .value = bytes(line, "value"), .start = bytes(line, "start"), .end = bytes(line, "end"),
+                             .expected = bytes(line, "expected"), .wanted = bytes(line, "new")};
+    with.keys = keys(line, &with.key_count);
+    with.pairs = pairs(line, &with.pair_count);
+    return with;
 }
 
-static bool start_txn(struct operation *o, const struct held *on, const char *verb, const struct line *line) {
-    size_t key_count, pair_count;
-    ferrite_bytes key = bytes(line, "key"), value = bytes(line, "value");
-    ferrite_bytes *key_list = keys(line, &key_count);
-    ferrite_pair *pair_list = pairs(line, &pair_count);
-    const ferrite_txn *txn = on->txn;
-    bool known = true;
-    if (on->snapshot != NULL && strcmp(verb, "get") == 0) {
-        ferrite_snapshot_get(on->snapshot, key, done, o, &o->call);
-    } else if (on->snapshot != NULL && strcmp(verb, "batch_get") == 0) {
-        ferrite_snapshot_batch_get(on->snapshot, key_list, key_count, done, o, &o->call);
-    } else if (strcmp(verb, "get") == 0) {
-        ferrite_txn_get(txn, key, done, o, &o->call);
-    } else if (strcmp(verb, "batch_get") == 0) {
-        ferrite_txn_batch_get(txn, key_list, key_count, done, o, &o->call);
-    } else if (strcmp(verb, "get_for_update") == 0) {
-        ferrite_txn_get_for_update(txn, key, done, o, &o->call);
-    } else if (strcmp(verb, "batch_get_for_update") == 0) {
-        ferrite_txn_batch_get_for_update(txn, key_list, key_count, done, o, &o->call);
+static void drop_all(struct arguments *with) {
+    drop(with->key), drop(with->value), drop(with->start), drop(with->end), drop(with->expected), drop(with->wanted);
+    for (size_t at = 0; at < with->key_count; at++) {
+        drop(with->keys[at]);
+    }
+    for (size_t at = 0; at < with->pair_count; at++) {
+        drop(with->pairs[at].key), drop(with->pairs[at].value);
+    }
+    free(with->keys), free(with->pairs);
+}
+
+/* Starts a call of a raw client; false if there is none of that name. */
+static bool start_raw(struct operation *o, const ferrite_raw *raw, const char *verb, const struct line *line, const struct arguments *with) {
+    uint64_t ttl = number(line, "ttl_ms");
+    if (strcmp(verb, "get") == 0) {
+        ferrite_raw_get(raw, with->key, done, o, &o->call);
     } else if (strcmp(verb, "put") == 0) {
-        ferrite_txn_put(txn, key, value, done, o, &o->call);
-    } else if (strcmp(verb, "batch_put") == 0) {
-        ferrite_txn_batch_put(txn, pair_list, pair_count, done, o, &o->call);
-    } else if (strcmp(verb, "insert") == 0) {
-        ferrite_txn_insert(txn, key, value, done, o, &o->call);
+        ferrite_raw_put(raw, with->key, with->value, ttl, done, o, &o->call);
     } else if (strcmp(verb, "delete") == 0) {
-        ferrite_txn_delete(txn, key, done, o, &o->call);
+        ferrite_raw_delete(raw, with->key, done, o, &o->call);
+    } else if (strcmp(verb, "batch_get") == 0) {
+        ferrite_raw_batch_get(raw, with->keys, with->key_count, done, o, &o->call);
+    } else if (strcmp(verb, "batch_put") == 0) {
+        ferrite_raw_batch_put(raw, with->pairs, with->pair_count, ttl, done, o, &o->call);
+    } else if (strcmp(verb, "batch_delete") == 0) {
+        ferrite_raw_batch_delete(raw, with->keys, with->key_count, done, o, &o->call);
+    } else if (strcmp(verb, "delete_range") == 0) {
+        ferrite_raw_delete_range(raw, with->start, with->end, done, o, &o->call);
+    } else if (strcmp(verb, "checksum") == 0) {
+        ferrite_raw_checksum(raw, with->start, with->end, done, o, &o->call);
+    } else if (strcmp(verb, "ttl") == 0) {
+        o->is_ttl = true;
+        ferrite_raw_ttl(raw, with->key, done, o, &o->call);
+    } else if (strcmp(verb, "compare_and_swap") == 0) {
+        o->is_swap = true;
+        ferrite_raw_compare_and_swap(raw, with->key, get(line, "expected") ? &with->expected : NULL, get(line, "new") ? &with->wanted : NULL,
+                                     done, o, &o->call);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool start_snapshot(struct operation *o, const ferrite_snapshot *snapshot, const char *verb, const struct arguments *with) {
+    if (strcmp(verb, "get") == 0) {
+        ferrite_snapshot_get(snapshot, with->key, done, o, &o->call);
+    } else if (strcmp(verb, "batch_get") == 0) {
+        ferrite_snapshot_batch_get(snapshot, with->keys, with->key_count, done, o, &o->call);
+    } else {
+        return false;
+    }
+    return true;
+}
+
+static bool start_txn(struct operation *o, const ferrite_txn *txn, const char *verb, const struct line *line, const struct arguments *with) {
+    if (strcmp(verb, "get") == 0) {
+        ferrite_txn_get(txn, with->key, done, o, &o->call);
+    } else if (strcmp(verb, "batch_get") == 0) {
+        ferrite_txn_batch_get(txn, with->keys, with->key_count, done, o, &o->call);
+    } else if (strcmp(verb, "get_for_update") == 0) {
+        ferrite_txn_get_for_update(txn, with->key, done, o, &o->call);
+    } else if (strcmp(verb, "batch_get_for_update") == 0) {
+        ferrite_txn_batch_get_for_update(txn, with->keys, with->key_count, done, o, &o->call);
+    } else if (strcmp(verb, "put") == 0) {
+        ferrite_txn_put(txn, with->key, with->value, done, o, &o->call);
+    } else if (strcmp(verb, "batch_put") == 0) {
+        ferrite_txn_batch_put(txn, with->pairs, with->pair_count, done, o, &o->call);
+    } else if (strcmp(verb, "insert") == 0) {
+        ferrite_txn_insert(txn, with->key, with->value, done, o, &o->call);
+    } else if (strcmp(verb, "delete") == 0) {
+        ferrite_txn_delete(txn, with->key, done, o, &o->call);
     } else if (strcmp(verb, "lock_keys") == 0) {
-        ferrite_txn_lock_keys(txn, key_list, key_count, done, o, &o->call);
+        ferrite_txn_lock_keys(txn, with->keys, with->key_count, done, o, &o->call);
     } else if (strcmp(verb, "savepoint") == 0) {
         ferrite_txn_savepoint(txn, done, o, &o->call);
     } else if (strcmp(verb, "rollback_to") == 0) {
@@ -392,16 +406,18 @@ static bool start_txn(struct operation *o, const struct held *on, const char *ve
     } else if (strcmp(verb, "rollback") == 0) {
         ferrite_txn_rollback(txn, done, o, &o->call);
     } else {
-        known = false;
+        return false;
     }
-    drop(key), drop(value);
-    for (size_t at = 0; at < key_count; at++) {
-        drop(key_list[at]);
-    }
-    for (size_t at = 0; at < pair_count; at++) {
-        drop(pair_list[at].key), drop(pair_list[at].value);
-    }
-    free(key_list), free(pair_list);
+    return true;
+}
+
+/* Starts a call of what the name of the case stands for. */
+static bool start_on(struct operation *operation, const struct held *on, const char *verb, const struct line *line) {
+    struct arguments with = arguments_of(line);
+    bool known = on->raw        ? start_raw(operation, on->raw, verb, line, &with)
+                 : on->snapshot ? start_snapshot(operation, on->snapshot, verb, &with)
+                                : start_txn(operation, on->txn, verb, line, &with);
+    drop_all(&with);
     return known;
 }
 
@@ -433,10 +449,8 @@ static bool start(struct operation *operation, const struct line *line) {
         return false;
     } else if (strcmp(dot, ".scan") == 0) {
         start_scan(operation, on, line);
-    } else if (on->raw != NULL) {
-        return start_raw(operation, on->raw, dot + 1, line);
     } else if (on->txns == NULL) {
-        return start_txn(operation, on, dot + 1, line);
+        return start_on(operation, on, dot + 1, line);
     } else if (strcmp(dot, ".begin") == 0) {
         ferrite_txns_begin(on->txns, get(line, "options"), done, operation, &operation->call);
     } else if (strcmp(dot, ".timestamp") == 0) {
@@ -445,6 +459,20 @@ static bool start(struct operation *operation, const struct line *line) {
         return false;
     }
     return true;
+}
+
+/* The text is there at once. */
+static void tell_metrics(const char *id, const struct held *on) {
+    ferrite_bytes text;
+    ferrite_result *result = on->raw != NULL ? ferrite_raw_metrics(on->raw) : ferrite_txns_metrics(on->txns);
+    printf("%s ok", id);
+    if (ferrite_result_value(result, &text)) {
+        printf(" value=");
+        hex(stdout, text);
+    }
+    printf("\n");
+    fflush(stdout);
+    ferrite_result_free(result);
 }
 
 static void serve(const struct line *line) {
@@ -464,6 +492,8 @@ static void serve(const struct line *line) {
         ferrite_snapshot *snapshot = ferrite_txns_snapshot(on->txns, number(line, "ts"));
         keep(get(line, "as"))->snapshot = snapshot;
         say(line->id, "ok");
+    } else if (on != NULL && strstr(line->operation, ".metrics") != NULL) {
+        tell_metrics(line->id, on);
     } else {
         struct operation *operation = must(calloc(1, sizeof *operation));
         operation->id = must(strdup(line->id));

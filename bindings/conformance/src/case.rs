@@ -69,6 +69,8 @@ pub struct Step {
 
     /// The answer's value or pairs; `false` for no value.
     pub gives: Option<Gives>,
+    /// A line that is in the answer's value, a text.
+    pub gives_line: Option<String>,
     /// How many pairs the answer has.
     pub gives_count: Option<usize>,
     /// Class of the error that must come.

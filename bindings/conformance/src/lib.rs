@@ -8,6 +8,7 @@
 
 mod case;
 mod cluster;
+pub mod examples;
 pub mod load;
 pub mod protocol;
 mod run;

@@ -50,6 +50,16 @@ enum Verb {
         #[arg(long, default_value = "30s")]
         restart_every: base::Span,
     },
+    /// Run the examples of all languages against a database, in the clear and over TLS, look at what they did and print a table. Exit code 1 if it is
+    /// not all green.
+    Examples {
+        /// The binary of the server.
+        #[arg(long, env = "FERRITE_BIN")]
+        ferrite: PathBuf,
+        /// An example and its command, as `python/task_queue=python3 task_queue.py`.
+        #[arg(long = "program", value_name = "LANGUAGE/EXAMPLE=COMMAND")]
+        programs: Vec<conformance::examples::Program>,
+    },
     /// Be the load of Rust.
     Load(conformance::load::Args),
     /// Be a client that locks keys and waits to be killed.
@@ -94,6 +104,11 @@ fn run(verb: Verb) -> anyhow::Result<bool> {
             operations,
             restart_every: restart_every.0,
         }),
+        Verb::Examples { ferrite, programs } => {
+            // It blocks on a runtime of its own.
+            drop(runtime);
+            conformance::examples::run(&conformance::examples::Setup { ferrite, programs })
+        }
         Verb::Load(args) => runtime.block_on(conformance::load::run(args)).map(|()| true),
         Verb::Rust => conformance::rust::run(&runtime).map(|()| true),
         Verb::Victim { endpoint, keys } => {

@@ -14,6 +14,7 @@
 //! | `raw.delete_range`, `raw.checksum` | `on start end` |
 //! | `raw.compare_and_swap` | `on key [expected] [new]`, absent for "not there" |
 //! | `raw.scan`, `snapshot.scan`, `txn.scan` | `on start end [limit] [reverse] [keys_only] [stop]`: read to the end, or until `stop` pairs came |
+//! | `raw.metrics`, `txns.metrics` | `on`: answers its text as a value |
 //! | `txns.begin` | `on as options` |
 //! | `txns.timestamp` | `on` |
 //! | `txns.snapshot` | `on as ts` |

@@ -340,6 +340,13 @@ fn check(player: &mut Player, step: &Step, answer: &Line) -> Result<()> {
             ensure!(answer.text("pairs") == pairs, "wanted pairs={pairs}: {answer}");
         }
     }
+    if let Some(wanted) = &step.gives_line {
+        let text = String::from_utf8_lossy(&answer.bytes("value")?).into_owned();
+        ensure!(
+            text.lines().any(|line| line == wanted),
+            "wanted the line {wanted} in:\n{text}"
+        );
+    }
     if let Some(count) = step.gives_count {
         let found = answer.pairs("pairs")?.len();
         ensure!(found == count, "gave {found} pairs, wanted {count}");

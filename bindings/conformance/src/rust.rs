@@ -169,6 +169,7 @@ async fn operate(state: &State, line: &Line) -> Result<Line, Failure> {
                     savepoints: Vec::new(),
                 })))))
             }
+            (Handle::Txns(client), "metrics") => Ok(value(line, Some(client.metrics().to_string().into()))),
             (Handle::Txns(client), "timestamp") => Ok(number(line, client.pd().timestamp().await?.0)),
             (Handle::Txns(client), "snapshot") => keep(Handle::Snapshot(client.snapshot(Ts(line.number("ts")?)))),
             _ => Err(wrong(line)),
@@ -194,6 +195,7 @@ async fn raw(client: &RawClient, verb: &str, line: &Line) -> Result<Line, Failur
         ("batch_delete", _) => client.batch_delete(line.keys("keys")?).await?,
         ("delete_range", _) => client.delete_range(range(line)?).await?,
         ("checksum", _) => return Ok(number(line, client.checksum(range(line)?).await?.pairs)),
+        ("metrics", _) => return Ok(value(line, Some(client.metrics().to_string().into()))),
         ("compare_and_swap", _) => {
             let (expected, new) = (line.optional_bytes("expected")?, line.optional_bytes("new")?);
             let swap = client

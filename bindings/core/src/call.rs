@@ -13,6 +13,9 @@ use crate::{Failure, Outcome};
 /// Threads that carry all clients of the process. The work of a call is short, so few keep up with one machine's program.
 const WORKERS_MAX: usize = 4;
 
+/// With so many calls under way others are likely to end now too, and to wait for them costs less than to wake somebody for each.
+const MANY_UNDER_WAY: usize = 4;
+
 /// A call under way. Dropping it changes nothing.
 #[derive(Clone, Debug)]
 pub struct Call(AbortHandle);
@@ -47,8 +50,18 @@ pub(crate) fn inside<T>(drop: impl FnOnce() -> T) -> T {
 
 /// Starts `work`; `done` is called once with its outcome, on a thread of the library, and must not block for long.
 pub fn start(work: impl Future<Output = Outcome> + Send + 'static, done: impl FnOnce(Outcome) + Send + 'static) -> Call {
+    let (call, run) = prepare(work, done);
+    runtime().spawn(run);
+    call
+}
+
+/// The same, not started yet.
+pub(crate) fn prepare<D>(work: impl Future<Output = Outcome> + Send, done: D) -> (Call, impl Future<Output = ()> + Send)
+where
+    D: FnOnce(Outcome) + Send,
+{
     let (handle, registration) = AbortHandle::new_pair();
-    runtime().spawn(async move {
+    let run = async move {
         let work = AssertUnwindSafe(Abortable::new(work, registration)).catch_unwind();
         let outcome = match work.await {
             Ok(Ok(outcome)) => outcome,
@@ -59,8 +72,48 @@ pub fn start(work: impl Future<Output = Outcome> + Send + 'static, done: impl Fn
         if std::panic::catch_unwind(AssertUnwindSafe(|| done(outcome))).is_err() {
             tracing::error!("a binding panicked at the end of a call");
         }
+    };
+    (Call(handle), run)
+}
+
+/// Starts what was prepared.
+pub(crate) fn spawn(run: impl Future<Output = ()> + Send + 'static) {
+    runtime().spawn(run);
+}
+
+/// The same of many, from within: their requests gather and leave together, where each started from outside would wake a thread and leave alone.
+pub(crate) fn start_together<R>(runs: Vec<R>)
+where
+    R: Future<Output = ()> + Send + 'static,
+{
+    runtime().spawn(async move {
+        for run in runs {
+            tokio::spawn(run);
+        }
     });
-    Call(handle)
+}
+
+/// Tries a call on the caller's thread, once: for what has mostly nothing to wait for, such as a write of an optimistic transaction. If it has not ended
+/// so, it goes on where it stands by [`start`] or [`wait`].
+pub fn at_once<F: Future<Output = Outcome> + Unpin>(work: &mut F) -> Option<Outcome> {
+    let _entered = runtime().enter();
+    // A panic leaves the future in an unknown state, but it is not polled again then.
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| work.now_or_never()));
+    ended.unwrap_or_else(|panic| Some(Err(Failure::panicked(&*panic))))
+}
+
+/// Wakes whoever fetches ends of calls, at the first of them. If many calls are under way that is done behind those that are ending now, so that all of
+/// them are found: stores answer many requests in one message.
+pub fn wake_for_ends(under_way: usize, wake: impl FnOnce() + Send + 'static) {
+    if under_way < MANY_UNDER_WAY {
+        wake();
+        return;
+    }
+    runtime().spawn(async move {
+        // Goes on only when its thread has nothing else to do.
+        tokio::task::yield_now().await;
+        wake();
+    });
 }
 
 /// Runs `work` to its end on the caller's thread, which must not be one of the library's.
@@ -105,6 +158,23 @@ mod tests {
         let panicked = outcome_of(async { panic!("planted") }, false).err().expect("panicked");
         assert_eq!(panicked.class, Class::Internal);
         assert!(panicked.message.contains("planted"), "{}", panicked.message);
+    }
+
+    #[test]
+    fn what_has_not_ended_at_once_goes_on() {
+        assert!(matches!(
+            at_once(&mut async { Ok(Reply::Done) }.boxed()),
+            Some(Ok(Reply::Done))
+        ));
+        let panicked = at_once(&mut async { panic!("planted") }.boxed());
+        assert!(matches!(panicked, Some(Err(failure)) if failure.class == Class::Internal));
+        let mut later = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            Ok(Reply::Count(7))
+        }
+        .boxed();
+        assert!(at_once(&mut later).is_none());
+        assert!(matches!(outcome_of(later, false), Ok(Reply::Count(7))));
     }
 
     #[test]

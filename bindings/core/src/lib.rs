@@ -16,7 +16,7 @@ mod scan;
 mod txn;
 
 pub use bytes::Bytes;
-pub use call::{Call, start, wait, wait_for};
+pub use call::{Call, at_once, start, wait, wait_for, wake_for_ends};
 pub use failure::{Class, Failure};
 pub use raw::Raw;
 pub use reply::{Outcome, Reply, ttl_seconds};

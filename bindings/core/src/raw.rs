@@ -100,6 +100,11 @@ impl Raw {
         async move { Ok(Reply::Checksum(client.checksum(range).await?)) }
     }
 
+    /// What the client has done since it was connected, as the text that Prometheus reads.
+    pub fn metrics(&self) -> String {
+        self.0.metrics().to_string()
+    }
+
     /// Begins when its first page is asked for.
     pub fn scan(&self, ask: Ask) -> Scan {
         Scan::ready(self.0.scan(ask.range, ask.options))

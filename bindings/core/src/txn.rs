@@ -75,6 +75,11 @@ impl Txns {
         async move { Ok(Reply::Ts(Some(client.pd().timestamp().await?.0))) }
     }
 
+    /// What the client has done since it was connected, as the text that Prometheus reads.
+    pub fn metrics(&self) -> String {
+        self.0.metrics().to_string()
+    }
+
     /// Reads as of `ts`, one that [`Txns::timestamp`] gave, or `u64::MAX` for the latest of each key.
     pub fn snapshot(&self, ts: u64) -> Snap {
         Snap(self.0.snapshot(Ts(ts)))

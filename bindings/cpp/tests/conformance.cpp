@@ -248,6 +248,7 @@ bool operate(const std::string& id, const std::string& operation, const line& li
         if (verb == "delete_range") return answer(id, client.remove_range(with.start, with.end)), true;
         if (verb == "checksum") return answer(id, client.checksum(with.start, with.end)), true;
         if (verb == "ttl") return answer(id, client.ttl(with.key)), true;
+        if (verb == "metrics") return say(id + " ok value=" + hex(client.metrics())), true;
         if (verb == "compare_and_swap") {
             return answer(id, client.compare_and_swap(with.key, with.has_expected ? maybe(with.expected) : maybe(),
                                                       with.has_wanted ? maybe(with.wanted) : maybe())),
@@ -255,6 +256,7 @@ bool operate(const std::string& id, const std::string& operation, const line& li
         }
     } else if (auto* txns = std::get_if<std::shared_ptr<ferrite::txn_client>>(&on)) {
         auto& client = **txns;
+        if (verb == "metrics") return say(id + " ok value=" + hex(client.metrics())), true;
         if (verb == "timestamp") return answer(id, client.timestamp()), true;
         if (verb == "begin") {
             return answer(id, client.begin(get(line, "options")), keeping<ferrite::transaction>(get(line, "as"))), true;

@@ -12,7 +12,11 @@ let last = 0
 let alive
 
 function settle() {
-  const ends = native.take()
+  finish(native.take())
+}
+
+/** Hands the ends of calls to their promises. */
+function finish(ends) {
   let at = 0
   while (at < ends.length) {
     const length = ends.readUInt32LE(at)
@@ -57,9 +61,10 @@ function start(handle, operation, args, signal) {
         },
       })
     }
-    if (alive === undefined) alive = setInterval(() => {}, 1 << 30)
     try {
-      native.submit(handle, operation, id, args.pack(), signal !== undefined && signal !== null)
+      const ended = native.submit(handle, operation, id, args.pack(), signal !== undefined && signal !== null)
+      if (ended) finish(ended)
+      else if (alive === undefined) alive = setInterval(() => {}, 1 << 30)
     } catch (error) {
       calls.delete(id)
       reject(error)

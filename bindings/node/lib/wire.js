@@ -4,7 +4,7 @@
 const op = {
   rawConnect: 1, txnsConnect: 2, withDeadline: 3, get: 4, put: 5, delete: 6, batchGet: 7, batchPut: 8, batchDelete: 9, deleteRange: 10,
   compareAndSwap: 11, ttl: 12, checksum: 13, scan: 14, next: 15, begin: 16, timestamp: 17, snapshot: 18, gc: 19, resolveLocks: 20,
-  getForUpdate: 21, batchGetForUpdate: 22, insert: 23, lockKeys: 24, savepoint: 25, rollbackTo: 26, commit: 27, rollback: 28,
+  getForUpdate: 21, batchGetForUpdate: 22, insert: 23, lockKeys: 24, savepoint: 25, rollbackTo: 26, commit: 27, rollback: 28, metrics: 29,
 }
 
 /** What may be given for bytes: a Uint8Array (a Buffer is one) or a string, which stands for its UTF-8. */

@@ -30,11 +30,11 @@ pub fn open(wake: Function<'_, (), ()>) -> napi::Result<()> {
         .map_err(|_| napi::Error::from_reason("the client is in use in another thread of this process already"))
 }
 
-/// Starts an operation.
+/// Starts an operation; gives its frame if it ends at once.
 #[napi]
-pub fn submit(handle: f64, operation: u8, id: f64, arguments: &[u8], cancellable: bool) -> napi::Result<()> {
-    hub()?.submit(handle as u64, operation, id as u64, arguments, cancellable);
-    Ok(())
+pub fn submit(handle: f64, operation: u8, id: f64, arguments: &[u8], cancellable: bool) -> napi::Result<Option<Buffer>> {
+    let frame = hub()?.submit(handle as u64, operation, id as u64, arguments, cancellable);
+    Ok(frame.map(Buffer::from))
 }
 
 /// The frames of all calls that have ended.

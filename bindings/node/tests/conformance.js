@@ -106,6 +106,8 @@ async function operate(operation, line, signal) {
     case 'snapshot':
       handles.set(line.as, await on.snapshot(BigInt(line.ts)))
       return ''
+    case 'metrics':
+      return valueText(Buffer.from(await on.metrics()))
     case 'savepoint':
       return numberText(await on.savepoint(given))
     case 'rollback_to':

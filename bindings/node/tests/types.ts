@@ -9,6 +9,8 @@ export async function use(): Promise<number> {
   const ttl: number | undefined = await raw.ttl('key')
   let pairs = 0
   for await (const [key, value] of raw.scan({ start: 'a', reverse: true })) pairs += key.length + value.length
+  const told: string = await raw.metrics()
+  pairs += told.length
   raw.close()
 
   const txns = await TxnClient.connect('127.0.0.1:2379')

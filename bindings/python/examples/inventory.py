@@ -1,16 +1,26 @@
 """An inventory with pessimistic locks: many buyers, no item sold twice. A blocking program with threads.
 
-    inventory.py [ENDPOINTS [STOCK [BUYERS]]]
+    inventory.py [--pd ADDRESSES] [--ca FILE --cert FILE --key FILE] [--stock N] [--buyers N]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from concurrent.futures import ThreadPoolExecutor
 
 from ferrite_client import FerriteError, TxnClient
 
 ITEMS = (b"inventory/apples", b"inventory/pears")
+SOLD, AFTER_SOLD = b"inventory/sold/", b"inventory/sold0"
+
+
+def fill(txns: TxnClient, stock: int) -> None:
+    """What an earlier run sold is forgotten."""
+    with txns.begin() as txn:
+        for key, _ in txn.scan(SOLD, AFTER_SOLD, keys_only=True):
+            txn.delete(key).wait()
+        for item in ITEMS:
+            txn.put(item, b"%d" % stock).wait()
 
 
 def buy(txns: TxnClient, buyer: int) -> bool:
@@ -26,26 +36,30 @@ def buy(txns: TxnClient, buyer: int) -> bool:
                     return False
                 for item, count in stock.items():
                     txn.put(item, b"%d" % (count - 1)).wait()
-                txn.insert(b"inventory/sold/%06d" % buyer, b"one of each").wait()
+                txn.insert(SOLD + b"%06d" % buyer, b"one of each").wait()
             return True
         except FerriteError as error:
             if not error.retryable:
                 raise
 
 
-def main(endpoints: str = "127.0.0.1:2379", stock: str = "20", buyers: str = "32") -> None:
-    txns = TxnClient.connect(endpoints, deadline=20.0).wait()
-    with txns.begin() as txn:
-        for item in ITEMS:
-            txn.put(item, stock.encode()).wait()
+def main(flags: argparse.Namespace) -> None:
+    txns = TxnClient.connect(flags.pd, deadline=20.0, ca=flags.ca, cert=flags.cert, key=flags.key).wait()
+    fill(txns, flags.stock)
     with ThreadPoolExecutor(8) as threads:
-        served = sum(threads.map(lambda buyer: buy(txns, buyer), range(int(buyers))))
+        served = sum(threads.map(lambda buyer: buy(txns, buyer), range(flags.buyers)))
     snapshot = txns.snapshot()
-    sold = len(list(snapshot.scan(b"inventory/sold/", b"inventory/sold0")))
+    sold = len(list(snapshot.scan(SOLD, AFTER_SOLD)))
     left = [int(value) for _, value in snapshot.batch_get(ITEMS).wait()]
-    assert sold == served == min(int(stock), int(buyers)), f"{sold} sold, {served} served"
-    assert left == [int(stock) - sold] * len(ITEMS), f"{left} left"
-    print(f"{served} of {buyers} buyers served, {left[0]} of each left")
+    assert sold == served == min(flags.stock, flags.buyers), f"{sold} sold, {served} served"
+    assert left == [flags.stock - sold] * len(ITEMS), f"{left} left"
+    print(f"{served} of {flags.buyers} buyers served, {left[0]} of each left")
 
 
-main(*sys.argv[1:])
+parser = argparse.ArgumentParser(description="An inventory with pessimistic locks.")
+parser.add_argument("--pd", default="127.0.0.1:2379")
+for file in ("--ca", "--cert", "--key"):
+    parser.add_argument(file)
+parser.add_argument("--stock", type=int, default=20)
+parser.add_argument("--buyers", type=int, default=32)
+main(parser.parse_args())

@@ -12,7 +12,7 @@ cancelling the task cancels the request.
 """
 
 from .calls import Call, Scan
-from .clients import Checksum, RawClient, Snapshot, Swap, Transaction, TransactionStart, TxnClient
+from .clients import Checksum, ClientOptions, RawClient, Snapshot, Swap, Transaction, TransactionStart, TxnClient
 from .errors import (
     AbortedError,
     ClosedError,
@@ -33,6 +33,7 @@ __all__ = [
     "AbortedError",
     "Call",
     "Checksum",
+    "ClientOptions",
     "ClosedError",
     "ConfigurationError",
     "ConflictError",

@@ -33,15 +33,17 @@ class Call(Generic[T]):
         self._shape = shape
 
     def __await__(self) -> Generator[Any, None, T]:
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
-        started = self._operation.start(_hub(loop), future)
-        try:
-            answer = yield from future
-        except BaseException:
-            # Of no use after an error of the call itself, but then it does nothing.
-            started.cancel()
-            raise
+        answer = self._operation.now()
+        if answer is ...:
+            loop = asyncio.get_running_loop()
+            future: asyncio.Future[Any] = loop.create_future()
+            started = self._operation.start(_hub(loop), future)
+            try:
+                answer = yield from future
+            except BaseException:
+                # Of no use after an error of the call itself, but then it does nothing.
+                started.cancel()
+                raise
         return answer if self._shape is None else self._shape(answer)
 
     def wait(self) -> T:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 from . import _native as extension
 from .calls import Call, Scan
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Pair = tuple[bytes, bytes]
 
@@ -45,14 +48,45 @@ def _options(options: dict[str, Any]) -> str:
     return ",".join(f"{name.replace('_', '-')}={text(value)}" for name, value in given.items())
 
 
+class ClientOptions(TypedDict, total=False):
+    """Options of a client; those that are not given, or None, are as usual."""
+
+    #: Seconds that each call may take, 5 if not given.
+    deadline: float | None
+    #: A keyspace of API V2 by its name.
+    keyspace: str | None
+    #: A keyspace of API V2 by its id.
+    keyspace_id: int | None
+    batch_commands: bool | None
+    connections: int | None
+    retry_undetermined: bool | None
+    answer_bytes_max: int | None
+    #: For TLS, the authority of the cluster's certificates: the path of a PEM file, read again when it changes, or PEM text.
+    ca: str | None
+    #: A certificate to show to the cluster, as ``ca``.
+    cert: str | None
+    #: The key of it, as ``ca``.
+    key: str | None
+
+
+def _client_options(options: ClientOptions) -> str:
+    unknown = options.keys() - ClientOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"connect() got an unexpected keyword argument {min(unknown)!r}")
+    given: dict[str, Any] = {**options}
+    if given.get("deadline") is not None:
+        given["deadline"] = float(given["deadline"])
+    return _options(given)
+
+
 def _endpoints(endpoints: str | Iterable[str]) -> str:
     return endpoints if isinstance(endpoints, str) else ",".join(endpoints)
 
 
 class _Reader:
-    """What snapshots and transactions read with."""
+    """What can be read from."""
 
-    _native: extension.Snapshot | extension.Txn
+    _native: extension.Raw | extension.Snapshot | extension.Txn
 
     def get(self, key: bytes) -> Call[bytes | None]:
         """Value of ``key``, None if there is none."""
@@ -186,42 +220,17 @@ class TxnClient:
         self._native = native
 
     @staticmethod
-    def connect(
-        endpoints: str | Iterable[str],
-        *,
-        deadline: float | None = None,
-        keyspace: str | None = None,
-        keyspace_id: int | None = None,
-        batch_commands: bool | None = None,
-        connections: int | None = None,
-        retry_undetermined: bool | None = None,
-        answer_bytes_max: int | None = None,
-        ca: str | None = None,
-        cert: str | None = None,
-        key: str | None = None,
-    ) -> Call[TxnClient]:
-        """Connects through any of the placement driver's endpoints. ``deadline`` is the seconds that each call may take, 5 if not given.
-
-        ``ca``, ``cert`` and ``key`` are TLS: each the path of a PEM file, read again when it changes, or PEM text."""
-        options = _options(
-            {
-                "deadline": None if deadline is None else float(deadline),
-                "keyspace": keyspace,
-                "keyspace_id": keyspace_id,
-                "batch_commands": batch_commands,
-                "connections": connections,
-                "retry_undetermined": retry_undetermined,
-                "answer_bytes_max": answer_bytes_max,
-                "ca": ca,
-                "cert": cert,
-                "key": key,
-            }
-        )
-        return Call(extension.connect_txns(_endpoints(endpoints), options), TxnClient)
+    def connect(endpoints: str | Iterable[str], **options: Unpack[ClientOptions]) -> Call[TxnClient]:
+        """Connects through any of the placement driver's endpoints; see :class:`ClientOptions`."""
+        return Call(extension.connect_txns(_endpoints(endpoints), _client_options(options)), TxnClient)
 
     def with_deadline(self, seconds: float) -> TxnClient:
         """The same client, whose calls, and those of its transactions, may take so long."""
         return TxnClient(self._native.with_deadline(seconds))
+
+    def metrics(self) -> str:
+        """What the client has done since it was connected, as the text that Prometheus reads."""
+        return self._native.metrics()
 
     def begin(
         self,
@@ -263,53 +272,26 @@ class TxnClient:
         return Call(self._native.resolve_locks(start, end, ts))
 
 
-class RawClient:
-    """A client for keys without transactions; may be used from any thread and any event loop."""
+class RawClient(_Reader):
+    """A client for keys without transactions; may be used from any thread and any event loop. A scan of it is not a snapshot."""
+
+    _native: extension.Raw
 
     def __init__(self, native: extension.Raw) -> None:
         self._native = native
 
     @staticmethod
-    def connect(
-        endpoints: str | Iterable[str],
-        *,
-        deadline: float | None = None,
-        keyspace: str | None = None,
-        keyspace_id: int | None = None,
-        batch_commands: bool | None = None,
-        connections: int | None = None,
-        retry_undetermined: bool | None = None,
-        answer_bytes_max: int | None = None,
-        ca: str | None = None,
-        cert: str | None = None,
-        key: str | None = None,
-    ) -> Call[RawClient]:
-        """Connects through any of the placement driver's endpoints. ``deadline`` is the seconds that each call may take, 5 if not given.
-
-        ``ca``, ``cert`` and ``key`` are TLS: each the path of a PEM file, read again when it changes, or PEM text."""
-        options = _options(
-            {
-                "deadline": None if deadline is None else float(deadline),
-                "keyspace": keyspace,
-                "keyspace_id": keyspace_id,
-                "batch_commands": batch_commands,
-                "connections": connections,
-                "retry_undetermined": retry_undetermined,
-                "answer_bytes_max": answer_bytes_max,
-                "ca": ca,
-                "cert": cert,
-                "key": key,
-            }
-        )
-        return Call(extension.connect_raw(_endpoints(endpoints), options), RawClient)
+    def connect(endpoints: str | Iterable[str], **options: Unpack[ClientOptions]) -> Call[RawClient]:
+        """Connects through any of the placement driver's endpoints; see :class:`ClientOptions`."""
+        return Call(extension.connect_raw(_endpoints(endpoints), _client_options(options)), RawClient)
 
     def with_deadline(self, seconds: float) -> RawClient:
         """The same client, whose calls may take so long."""
         return RawClient(self._native.with_deadline(seconds))
 
-    def get(self, key: bytes) -> Call[bytes | None]:
-        """Value of ``key``, None if there is none."""
-        return Call(self._native.get(key))
+    def metrics(self) -> str:
+        """What the client has done since it was connected, as the text that Prometheus reads."""
+        return self._native.metrics()
 
     def put(self, key: bytes, value: bytes, *, ttl: float | None = None) -> Call[None]:
         """Sets ``key``, for ``ttl`` seconds rounded up to whole ones, or for ever."""
@@ -318,10 +300,6 @@ class RawClient:
     def delete(self, key: bytes) -> Call[None]:
         """Removes ``key``, if it is there."""
         return Call(self._native.delete(key))
-
-    def batch_get(self, keys: Iterable[bytes]) -> Call[list[Pair]]:
-        """The pairs of those ``keys`` that are there, by key."""
-        return Call(self._native.batch_get(list(keys)))
 
     def batch_put(self, pairs: Iterable[Pair], *, ttl: float | None = None) -> Call[None]:
         """Sets all pairs, which is not one step."""
@@ -347,9 +325,3 @@ class RawClient:
     def checksum(self, start: bytes = b"", end: bytes = b"") -> Call[Checksum]:
         """Fingerprint of the pairs in a range."""
         return Call(self._native.checksum(start, end), Checksum._make)
-
-    def scan(
-        self, start: bytes = b"", end: bytes = b"", *, limit: int = 0, reverse: bool = False, keys_only: bool = False
-    ) -> Scan:
-        """Pairs from ``start`` to before ``end`` (empty: no bound), at most ``limit`` (0: all). Not a snapshot."""
-        return Scan(self._native.scan(start, end, limit, reverse, keys_only))

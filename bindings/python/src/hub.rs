@@ -3,6 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use binding::Outcome;
@@ -20,17 +21,27 @@ pub struct Hub {
 /// Ends that wait, bounded by the calls in flight.
 pub struct Ends {
     waiting: Mutex<Vec<(Py<PyAny>, Outcome)>>,
+    /// Calls that were started and have not ended.
+    under_way: AtomicUsize,
     writer: UnixStream,
 }
 
 impl Ends {
+    /// Must come before each [`Ends::add`].
+    pub fn expect_one(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Without the interpreter's lock, on a thread of the library.
-    pub fn add(&self, future: Py<PyAny>, outcome: Outcome) {
+    pub fn add(self: Arc<Ends>, future: Py<PyAny>, outcome: Outcome) {
+        let under_way = self.under_way.fetch_sub(1, Ordering::Relaxed) - 1;
         let mut waiting = self.waiting.lock().expect("nobody panics inside");
         waiting.push((future, outcome));
-        if waiting.len() == 1 {
+        let is_first = waiting.len() == 1;
+        drop(waiting);
+        if is_first {
             // It does not block; if the socket is full or closed there is a wake-up under way or nobody to wake.
-            drop((&self.writer).write(&[1]));
+            binding::wake_for_ends(under_way, move || drop((&self.writer).write(&[1])));
         }
     }
 }
@@ -50,7 +61,11 @@ impl Hub {
         writer.set_nonblocking(true)?;
         let waiting = Mutex::default();
         Ok(Hub {
-            ends: Arc::new(Ends { waiting, writer }),
+            ends: Arc::new(Ends {
+                waiting,
+                under_way: AtomicUsize::new(0),
+                writer,
+            }),
             reader,
         })
     }

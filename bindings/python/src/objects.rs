@@ -29,6 +29,10 @@ impl Raw {
         Ok(Raw(self.0.with_deadline(time(seconds)?)))
     }
 
+    fn metrics(&self) -> String {
+        self.0.metrics()
+    }
+
     fn get(&self, key: Blob) -> Operation {
         Operation::new(self.0.get(key.0))
     }
@@ -90,6 +94,10 @@ impl Txns {
         Ok(Txns(self.0.with_deadline(time(seconds)?)))
     }
 
+    fn metrics(&self) -> String {
+        self.0.metrics()
+    }
+
     fn begin(&self, options: String) -> Operation {
         Operation::new(self.0.begin(options))
     }
@@ -139,31 +147,31 @@ impl Txn {
     }
 
     fn put(&self, key: Blob, value: Blob) -> Operation {
-        Operation::new(self.0.put(key.0, value.0))
+        Operation::quick(self.0.put(key.0, value.0))
     }
 
     fn batch_put(&self, pairs: Vec<(Blob, Blob)>) -> Operation {
-        Operation::new(self.0.batch_put(byte_pairs(pairs)))
+        Operation::quick(self.0.batch_put(byte_pairs(pairs)))
     }
 
     fn insert(&self, key: Blob, value: Blob) -> Operation {
-        Operation::new(self.0.insert(key.0, value.0))
+        Operation::quick(self.0.insert(key.0, value.0))
     }
 
     fn delete(&self, key: Blob) -> Operation {
-        Operation::new(self.0.delete(key.0))
+        Operation::quick(self.0.delete(key.0))
     }
 
     fn lock_keys(&self, keys: Vec<Blob>) -> Operation {
-        Operation::new(self.0.lock_keys(bytes(keys)))
+        Operation::quick(self.0.lock_keys(bytes(keys)))
     }
 
     fn savepoint(&self) -> Operation {
-        Operation::new(self.0.savepoint())
+        Operation::quick(self.0.savepoint())
     }
 
     fn rollback_to(&self, savepoint: u64) -> Operation {
-        Operation::new(self.0.rollback_to(savepoint))
+        Operation::quick(self.0.rollback_to(savepoint))
     }
 
     fn commit(&self) -> Operation {

@@ -123,6 +123,8 @@ async def operate(operation: str, line: dict[str, str]) -> str:
         return number_text(await on.timestamp())
     elif verb == "snapshot":
         handles[line["as"]] = on.snapshot(int(line["ts"]))
+    elif verb == "metrics":
+        return value_text(on.metrics().encode())
     elif verb == "savepoint":
         return number_text(await on.savepoint())
     elif verb == "rollback_to":

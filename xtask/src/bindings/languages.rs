@@ -30,14 +30,35 @@ impl Language {
         }
     }
 
-    /// Programs that must be there, with Debian's packages that bring them.
+    /// How the names of its programs end.
+    pub fn ending(self) -> &'static str {
+        match self {
+            Language::C => "c",
+            Language::Cpp => "cpp",
+            Language::Python => "py",
+            Language::Java => "java",
+            Language::Node => "js",
+        }
+    }
+
+    /// Programs that must be there to build and run it, with Debian's packages that bring them.
     fn needs(self) -> &'static [system::Need] {
         match self {
             Language::C => &[],
-            Language::Cpp => &[("g++", "g++"), ("cmake", "cmake")],
+            Language::Cpp => &[("g++", "g++")],
+            Language::Python => &[("python3", "python3")],
+            Language::Java => &[("javac", "default-jdk-headless"), ("jar", "default-jdk-headless")],
+            Language::Node => &[("node", "nodejs")],
+        }
+    }
+
+    /// And to check its types and to make its package.
+    fn needs_of_packages(self) -> &'static [system::Need] {
+        match self {
+            Language::C | Language::Java => &[],
+            Language::Cpp => &[("cmake", "cmake")],
             Language::Python => &[("python3", "python3-venv")],
-            Language::Java => &[("javac", "openjdk-17-jdk-headless"), ("jar", "openjdk-17-jdk-headless")],
-            Language::Node => &[("node", "nodejs"), ("npm", "npm")],
+            Language::Node => &[("npm", "npm")],
         }
     }
 
@@ -46,10 +67,18 @@ impl Language {
         matches!(self, Language::Python | Language::Java | Language::Node)
     }
 
-    /// Makes sure that the machine has what building and testing these wants; all that is missing is named at once.
+    /// Makes sure that the machine has what building and running these wants; all that is missing is named at once.
     pub fn require(languages: &[Language]) -> Result<()> {
         let needs: Vec<system::Need> = languages.iter().flat_map(|language| language.needs()).copied().collect();
         system::ensure_with(&needs)
+    }
+
+    /// The same for checks of their types and for their packages.
+    pub fn require_all(languages: &[Language]) -> Result<()> {
+        let needs = languages
+            .iter()
+            .flat_map(|language| [language.needs(), language.needs_of_packages()].concat());
+        system::ensure_with(&needs.collect::<Vec<_>>())
     }
 
     /// The command of one of its programs under `tests`: `conformance` or `load`.

@@ -8,13 +8,17 @@ mod tools;
 
 use anyhow::Result;
 
+use self::database::Database;
 pub use self::languages::Language;
 use crate::stage::{self, Outcome, Report};
 use crate::workspace::{self, Profile};
 
+/// Calls after which a leak of Java's would show.
+const LEAKS_CALLS: u32 = 1_000_000;
+
 /// Build the clients of all languages and run the conformance suite in each.
 ///
-///   cargo xtask bindings test                    all languages, against a cluster of real processes
+///   cargo xtask bindings test                    all languages, against a cluster of real processes; and their examples
 ///   cargo xtask bindings test --language python  one of them, beside Rust
 ///   cargo xtask bindings build                   only build: all lies in target/bindings/debug
 ///   cargo xtask bindings package                 wheel, jar, npm and CMake packages in target/bindings/packages, each installed
@@ -86,24 +90,20 @@ impl Which {
 pub fn run(args: &Args) -> Result<bool> {
     let mut report = Report::new("bindings");
     match &args.verb {
-        Verb::Build(which) => build(&mut report, Profile::Dev, which.languages())?,
-        Verb::Test { which, case, no_types } => {
+        Verb::Build(which) => {
             build(&mut report, Profile::Dev, which.languages())?;
-            if !report.has_failed() {
-                report.stage("conformance", || conformance(which.languages(), case.as_deref()));
+        }
+        Verb::Test { which, case, no_types } => {
+            if !no_types {
+                Language::require_all(which.languages())?;
             }
-            let built = if report.has_failed() { &[] } else { which.languages() };
-            for language in built {
-                report.stage(&format!("examples of {}", language.name()), || {
-                    examples::run(Profile::Dev, *language)
-                });
-            }
+            test(&mut report, which.languages(), case.as_deref(), LEAKS_CALLS)?;
             for language in which.languages().iter().filter(|_| !no_types) {
                 types(&mut report, *language);
             }
         }
         Verb::Package(which) => {
-            Language::require(which.languages())?;
+            Language::require_all(which.languages())?;
             for language in which.languages() {
                 report.stage(&format!("package of {}", language.name()), || {
                     package::make_and_try(*language)
@@ -118,9 +118,8 @@ pub fn run(args: &Args) -> Result<bool> {
             dev,
         } => {
             let profile = if *dev { Profile::Dev } else { Profile::Release };
-            build(&mut report, profile, which.languages())?;
             let operations = if *long { 10_000_000 } else { *operations };
-            if !report.has_failed() {
+            if build(&mut report, profile, which.languages())? {
                 report.stage("soak", || soak(profile, which.languages(), operations, *restart_every));
             }
         }
@@ -128,14 +127,59 @@ pub fn run(args: &Args) -> Result<bool> {
     Ok(report.finish())
 }
 
-/// Builds the server, the suite and the clients of `languages` with their programs.
-pub fn build(report: &mut Report, profile: Profile, languages: &[Language]) -> Result<()> {
+/// Builds the server, the suite and the clients of `languages` with their programs; whether all could be built.
+pub fn build(report: &mut Report, profile: Profile, languages: &[Language]) -> Result<bool> {
     Language::require(languages)?;
-    report.stage("build", || {
+    let mut is_built = false;
+    report.stage("build the clients", || {
         languages::build(profile, languages)?;
+        is_built = true;
         Ok(Outcome::Passed)
     });
+    Ok(is_built)
+}
+
+/// Builds the clients of all languages and takes them through what continuous integration runs. A language that the machine cannot be given is told, and
+/// left out: the database must not go untested for want of a compiler of Java.
+pub fn short_test(report: &mut Report) -> Result<()> {
+    let mut found = Vec::new();
+    for language in Language::ALL {
+        match Language::require(&[language]) {
+            Ok(()) => found.push(language),
+            Err(error) => report.stage(&format!("client of {}", language.name()), || {
+                Ok(Outcome::Skipped(format!("{error:#}")))
+            }),
+        }
+    }
+    test(report, &found, None, LEAKS_CALLS / 10)
+}
+
+/// Builds the clients of languages and takes them through the suite and their examples, and that of Java through calls enough to see a leak.
+fn test(report: &mut Report, languages: &[Language], case: Option<&str>, leaks_calls: u32) -> Result<()> {
+    if build(report, Profile::Dev, languages)? {
+        report.stage("conformance of the clients", || conformance(languages, case));
+        report.stage("examples of the clients", || examples::run(Profile::Dev, languages));
+        if languages.contains(&Language::Java) {
+            report.stage("leaks of java", || leaks(leaks_calls));
+        }
+    }
     Ok(())
+}
+
+/// Whether Java's heap and the handles that it holds are as they were, after so many calls.
+fn leaks(calls: u32) -> Result<Outcome> {
+    let built = languages::out(Profile::Dev).join("java");
+    let database = Database::start(Profile::Dev)?;
+    let class_path = format!("{0}/ferrite-client.jar:{0}/tests", built.display());
+    let mut command = std::process::Command::new("java");
+    command.args([
+        "-cp",
+        &class_path,
+        "io.ferrite.client.Leaks",
+        &database.endpoint,
+        &calls.to_string(),
+    ]);
+    stage::run(&mut command)
 }
 
 /// Arguments that tell a program of ours how to start `program` of each language: `--runner python=python3 …`.

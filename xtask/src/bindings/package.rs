@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::database::Database;
 use super::languages::{self, Language};
-use super::tools;
+use super::{examples, tools};
 use crate::stage::{self, Outcome};
 use crate::workspace::{self, Profile};
 
@@ -36,9 +36,8 @@ pub fn make_and_try(language: Language) -> Result<Outcome> {
 }
 
 /// The first program of a language's page, which the examples hold.
-fn first(language: Language, ending: &str) -> PathBuf {
-    let folder = workspace::root().join("bindings").join(language.name()).join("examples");
-    folder.join(format!("first.{ending}"))
+fn first(language: Language) -> PathBuf {
+    examples::folder(language).join("first").with_extension(language.ending())
 }
 
 /// Header and libraries, in one folder.
@@ -50,7 +49,7 @@ fn c(to: &Path, away: &Path) -> Result<Command> {
     }
     let program = away.join("first");
     let mut compile = Command::new("cc");
-    compile.arg("-I").arg(to).arg(first(Language::C, "c")).arg("-o").arg(&program);
+    compile.arg("-I").arg(to).arg(first(Language::C)).arg("-o").arg(&program);
     compile.arg(to.join("libferrite_client.a")).args(["-lpthread", "-lm", "-ldl"]);
     stage::must(&mut compile)?;
     Ok(Command::new(program))
@@ -70,7 +69,7 @@ fn cpp(to: &Path, away: &Path) -> Result<Command> {
     let libraries = workspace::binary(RELEASE, "");
     stage::must(configure.arg(format!("-DFERRITE_LIBRARY_DIR={}", libraries.display())))?;
     stage::must(Command::new("cmake").arg("--install").arg(&build).arg("--prefix").arg(to))?;
-    languages::copy(&first(Language::Cpp, "cpp"), &away.join("first.cpp"))?;
+    languages::copy(&first(Language::Cpp), &away.join("first.cpp"))?;
     std::fs::write(away.join("CMakeLists.txt"), CMAKE)?;
     let mut configure = Command::new("cmake");
     configure
@@ -97,7 +96,7 @@ fn python(to: &Path, away: &Path) -> Result<Command> {
     install.args(["install", "--quiet", "--no-index", "--disable-pip-version-check"]);
     stage::must(install.arg(only_file(to)?))?;
     let mut command = Command::new(environment.join("bin/python"));
-    command.arg(first(Language::Python, "py"));
+    command.arg(first(Language::Python));
     Ok(command)
 }
 
@@ -108,7 +107,7 @@ fn java(to: &Path, away: &Path) -> Result<Command> {
     let jar = to.join("ferrite-client.jar");
     languages::copy(&built.join("ferrite-client.jar"), &jar)?;
     let mut command = Command::new("java");
-    command.arg("-cp").arg(&jar).arg(first(Language::Java, "java"));
+    command.arg("-cp").arg(&jar).arg(first(Language::Java));
     Ok(command)
 }
 
@@ -127,7 +126,7 @@ fn node(to: &Path, away: &Path) -> Result<Command> {
     let mut install = Command::new("npm");
     install.args(["install", "--offline", "--no-audit", "--no-fund", "--loglevel", "error"]);
     stage::must(install.arg(only_file(to)?).current_dir(&project))?;
-    languages::copy(&first(Language::Node, "js"), &project.join("first.js"))?;
+    languages::copy(&first(Language::Node), &project.join("first.js"))?;
     let mut command = Command::new("node");
     command.arg(project.join("first.js"));
     Ok(command)

@@ -83,6 +83,11 @@ impl<'a> Reader<'a> {
         self.u64().map(Duration::from_millis)
     }
 
+    /// Handle, number, id and arguments of an operation among others.
+    pub fn operation(&mut self) -> Result<(u64, u8, u64, &'a [u8]), Failure> {
+        Ok((self.u64()?, self.u8()?, self.u64()?, self.slice()?))
+    }
+
     /// `None` for 0.
     pub fn optional_time(&mut self) -> Result<Option<Duration>, Failure> {
         Ok(Some(self.time()?).filter(|time| !time.is_zero()))

@@ -10,7 +10,7 @@ mod codec;
 pub mod op;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, RwLock};
 
 use futures::FutureExt;
@@ -34,6 +34,8 @@ pub struct Hub {
     handles: RwLock<HashMap<u64, Handle>>,
     calls: Mutex<HashMap<u64, Call>>,
     last: AtomicU64,
+    /// Calls that were submitted and have not ended.
+    under_way: AtomicUsize,
     done: Mutex<Vec<u8>>,
     arrived: Condvar,
     /// Called when the first end after a fetch has come.
@@ -47,31 +49,64 @@ impl Hub {
             handles: RwLock::default(),
             calls: Mutex::default(),
             last: AtomicU64::new(0),
+            under_way: AtomicUsize::new(0),
             done: Mutex::default(),
             arrived: Condvar::new(),
             wake: Box::new(wake),
         }
     }
 
-    /// Starts an operation on a handle (0 if it needs none); its frame will carry `id`. Only with `cancellable` does [`Hub::cancel`] find it.
-    pub fn submit(&'static self, handle: u64, operation: u8, id: u64, arguments: &[u8], cancellable: bool) {
-        let work = self.work(handle, operation, arguments);
-        if !cancellable {
-            crate::start(work, move |outcome| self.end(id, outcome));
-            return;
+    /// Starts an operation on a handle (0 if it needs none); its frame will carry `id`. Only with `cancellable` does [`Hub::cancel`] find it. What ends at
+    /// once gives its frame here, and none later.
+    pub fn submit(&'static self, handle: u64, operation: u8, id: u64, arguments: &[u8], cancellable: bool) -> Option<Vec<u8>> {
+        let found = self.find(handle);
+        let is_quick = found.as_ref().is_some_and(|handle| is_quick(handle, operation));
+        let mut work = self.work(found, operation, arguments);
+        if is_quick && let Some(outcome) = crate::at_once(&mut work) {
+            let mut frame = Vec::new();
+            self.write(&mut frame, id, outcome);
+            return Some(frame);
         }
-        // Held until the call is in, so that its end cannot come before.
-        let mut calls = self.calls.lock().expect("nobody panics inside");
-        let call = crate::start(work, move |outcome| {
-            self.calls.lock().expect("nobody panics inside").remove(&id);
+        crate::call::spawn(self.prepare(work, id, cancellable));
+        None
+    }
+
+    /// Starts many operations at once, all of which can be cancelled: `handle: u64, operation: u8, id: u64, length: u32`, and so many bytes of
+    /// arguments, one after the other. What cannot be read is left out, and ends nowhere.
+    pub fn submit_all(&'static self, operations: &[u8]) {
+        let mut read = Reader::new(operations);
+        let mut runs = Vec::new();
+        while let Ok((handle, operation, id, arguments)) = read.operation() {
+            let work = self.work(self.find(handle), operation, arguments);
+            runs.push(self.prepare(work, id, true));
+        }
+        crate::call::start_together(runs);
+    }
+
+    fn prepare(
+        &'static self,
+        work: BoxFuture<'static, Outcome>,
+        id: u64,
+        cancellable: bool,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let (call, run) = crate::call::prepare(work, move |outcome| {
+            if cancellable {
+                self.calls.lock().expect("nobody panics inside").remove(&id);
+            }
+            self.under_way.fetch_sub(1, Ordering::Relaxed);
             self.end(id, outcome);
         });
-        calls.insert(id, call);
+        if cancellable {
+            // Before it is started, so that its end cannot come before.
+            self.calls.lock().expect("nobody panics inside").insert(id, call);
+        }
+        run
     }
 
     /// Runs an operation to its end on the caller's thread; returns its frame.
     pub fn call(&'static self, handle: u64, operation: u8, arguments: &[u8]) -> Vec<u8> {
-        let outcome = crate::wait(self.work(handle, operation, arguments));
+        let outcome = crate::wait(self.work(self.find(handle), operation, arguments));
         let mut frames = Vec::new();
         self.write(&mut frames, 0, outcome);
         frames
@@ -113,19 +148,22 @@ impl Hub {
     }
 
     /// Lets whoever waits go on, with nothing: for the end of a program. The next fetch sees a frame with the id `u64::MAX`.
-    pub fn stop(&self) {
+    pub fn stop(&'static self) {
         self.end(u64::MAX, Ok(Reply::Done));
     }
 
-    fn end(&self, id: u64, outcome: Outcome) {
+    fn end(&'static self, id: u64, outcome: Outcome) {
         let mut done = self.done.lock().expect("nobody panics inside");
         let is_first = done.is_empty();
         self.write(&mut done, id, outcome);
         drop(done);
-        if is_first {
+        if !is_first {
+            return;
+        }
+        crate::wake_for_ends(self.under_way.load(Ordering::Relaxed), move || {
             self.arrived.notify_one();
             (self.wake)();
-        }
+        });
     }
 
     /// Adds the frame of a call's end.
@@ -156,9 +194,12 @@ impl Hub {
         number
     }
 
-    fn work(&'static self, handle: u64, operation: u8, arguments: &[u8]) -> BoxFuture<'static, Outcome> {
-        let found = self.handles.read().expect("nobody panics inside").get(&handle).cloned();
-        match self.operate(found, operation, &mut Reader::new(arguments)) {
+    fn find(&self, handle: u64) -> Option<Handle> {
+        self.handles.read().expect("nobody panics inside").get(&handle).cloned()
+    }
+
+    fn work(&'static self, handle: Option<Handle>, operation: u8, arguments: &[u8]) -> BoxFuture<'static, Outcome> {
+        match self.operate(handle, operation, &mut Reader::new(arguments)) {
             Ok(work) => work,
             Err(failure) => async move { Err(failure) }.boxed(),
         }
@@ -223,6 +264,8 @@ impl Hub {
             (op::ROLLBACK_TO, Some(Handle::Txn(txn))) => txn.rollback_to(read.u64()?).boxed(),
             (op::COMMIT, Some(Handle::Txn(txn))) => txn.commit().boxed(),
             (op::ROLLBACK, Some(Handle::Txn(txn))) => txn.rollback().boxed(),
+            (op::METRICS, Some(Handle::Raw(raw))) => text(raw.metrics()),
+            (op::METRICS, Some(Handle::Txns(txns))) => text(txns.metrics()),
             (_, None) => return Err(Failure::freed()),
             (operation, Some(_)) => {
                 return Err(Failure::configuration(format!("the handle has no operation {operation}")));
@@ -235,6 +278,22 @@ impl Hub {
     fn keep_scan(&'static self, scan: Scan) -> BoxFuture<'static, Outcome> {
         async move { Ok(Reply::Count(self.keep(Handle::Scan(scan)))) }.boxed()
     }
+}
+
+/// Whether an operation has mostly nothing to wait for. The locks of a pessimistic transaction are the exception.
+fn is_quick(handle: &Handle, operation: u8) -> bool {
+    match operation {
+        op::PUT | op::DELETE | op::BATCH_PUT | op::INSERT | op::LOCK_KEYS | op::SAVEPOINT | op::ROLLBACK_TO => {
+            matches!(handle, Handle::Txn(_))
+        }
+        op::SCAN | op::SNAPSHOT | op::WITH_DEADLINE | op::METRICS => true,
+        _ => false,
+    }
+}
+
+/// An answer that is there at once.
+fn text(text: String) -> BoxFuture<'static, Outcome> {
+    futures::future::ready(Ok(Reply::Value(Some(text.into())))).boxed()
 }
 
 #[cfg(test)]
@@ -268,7 +327,7 @@ mod tests {
         let connect = [text("nonsense"), text("")].concat();
         let mut ends = Vec::new();
         for id in 0..100 {
-            hub.submit(0, op::RAW_CONNECT, id, &connect, id % 2 == 0);
+            assert!(hub.submit(0, op::RAW_CONNECT, id, &connect, id % 2 == 0).is_none());
             hub.cancel(id);
         }
         while ends.len() < 100 {
@@ -279,6 +338,33 @@ mod tests {
         let classes = [Class::Configuration as u8, Class::Cancelled as u8];
         assert!(ends.iter().all(|(_, status)| classes.contains(status)), "{ends:?}");
         assert!(hub.take().is_empty() && hub.calls.lock().expect("no panic").is_empty());
+    }
+
+    #[test]
+    fn many_are_submitted_at_once() {
+        let hub = hub();
+        let connect = [text("nonsense"), text("")].concat();
+        let mut operations = Vec::new();
+        for id in 0..50u64 {
+            operations.extend(0u64.to_le_bytes());
+            operations.push(op::RAW_CONNECT);
+            operations.extend(id.to_le_bytes());
+            operations.extend((connect.len() as u32).to_le_bytes());
+            operations.extend(&connect);
+        }
+        // The last one is cut off.
+        hub.submit_all(&operations[..operations.len() - 1]);
+        let mut ends = Vec::new();
+        while ends.len() < 49 {
+            ends.extend(frames(&hub.wait()));
+        }
+        ends.sort();
+        assert!(ends.iter().map(|(id, _)| *id).eq(0..49), "{ends:?}");
+        assert!(
+            ends.iter().all(|(_, status)| *status == Class::Configuration as u8),
+            "{ends:?}"
+        );
+        assert_eq!(hub.under_way.load(Ordering::Relaxed), 0);
     }
 
     #[test]

@@ -56,3 +56,5 @@ pub const ROLLBACK_TO: u8 = 26;
 pub const COMMIT: u8 = 27;
 /// Nothing.
 pub const ROLLBACK: u8 = 28;
+/// Nothing; gives a text as a value. Of both clients.
+pub const METRICS: u8 = 29;

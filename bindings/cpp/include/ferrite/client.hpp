@@ -322,6 +322,8 @@ inline std::optional<value> optional_value(result_ptr result) {
     return std::nullopt;
 }
 
+inline std::string text(ferrite_result* result) { return optional_value(result_ptr(result)).value().str(); }
+
 inline pairs all_pairs(result_ptr result) { return pairs(std::move(result)); }
 
 inline swapped swap(result_ptr result) {
@@ -436,6 +438,9 @@ public:
     raw_client with_deadline(std::chrono::milliseconds deadline) const {
         return raw_client(ferrite_raw_with_deadline(handle_.get(), static_cast<std::uint64_t>(deadline.count())));
     }
+
+    /// What the client has done since it was connected, as the text that Prometheus reads.
+    std::string metrics() const { return detail::text(ferrite_raw_metrics(handle_.get())); }
 
     /// Value of a key, if there is one.
     call<std::optional<value>> get(bytes_view key) const {
@@ -598,6 +603,9 @@ public:
     txn_client with_deadline(std::chrono::milliseconds deadline) const {
         return txn_client(ferrite_txns_with_deadline(handle_.get(), static_cast<std::uint64_t>(deadline.count())));
     }
+
+    /// What the client has done since it was connected, as the text that Prometheus reads.
+    std::string metrics() const { return detail::text(ferrite_txns_metrics(handle_.get())); }
 
     /// Begins a transaction. Options are `name=value`, parted by commas: `pessimistic`, `lock-wait=50ms`; see ferrite_client.h.
     call<transaction> begin(const std::string& options = {}) const {

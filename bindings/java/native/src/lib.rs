@@ -31,7 +31,7 @@ fn with_bytes<T>(env: &Env<'_>, buffer: &JByteBuffer<'_>, length: jint, work: im
     Ok(work(bytes))
 }
 
-/// `static native void submit(long handle, byte operation, long id, ByteBuffer arguments, int length, boolean cancellable)`
+/// Gives the frame of what ends at once, else null. `static native byte[] submit(long handle, byte operation, long id, ByteBuffer arguments, int length, boolean cancellable)`
 #[unsafe(no_mangle)]
 pub extern "system" fn Java_io_ferrite_client_Native_submit<'a>(
     mut env: EnvUnowned<'a>,
@@ -42,13 +42,29 @@ pub extern "system" fn Java_io_ferrite_client_Native_submit<'a>(
     arguments: JByteBuffer<'a>,
     length: jint,
     cancellable: jboolean,
-) {
+) -> JByteArray<'a> {
     env.with_env(|env| {
-        with_bytes(env, &arguments, length, |bytes| {
-            hub().submit(handle as u64, operation as u8, id as u64, bytes, cancellable);
-        })
+        let ended = with_bytes(env, &arguments, length, |bytes| {
+            hub().submit(handle as u64, operation as u8, id as u64, bytes, cancellable)
+        })?;
+        match ended {
+            Some(frame) => env.byte_array_from_slice(&frame),
+            None => Ok(JByteArray::default()),
+        }
     })
     .resolve::<ThrowRuntimeExAndDefault>()
+}
+
+/// `static native void submitAll(ByteBuffer operations, int length)`: many together, in the form of [`Hub::submit_all`].
+#[unsafe(no_mangle)]
+pub extern "system" fn Java_io_ferrite_client_Native_submitAll<'a>(
+    mut env: EnvUnowned<'a>,
+    _class: JClass<'a>,
+    operations: JByteBuffer<'a>,
+    length: jint,
+) {
+    env.with_env(|env| with_bytes(env, &operations, length, |bytes| hub().submit_all(bytes)))
+        .resolve::<ThrowRuntimeExAndDefault>()
 }
 
 /// `static native byte[] call(long handle, byte operation, ByteBuffer arguments, int length)`: runs it on the caller's thread.

@@ -21,12 +21,16 @@ final class Args {
 
     /** Empty ones of this thread. */
     static Args begin() {
-        Args args = OWN.get();
-        if (args.buffer.capacity() > KEPT_BYTES) {
-            args.buffer = direct(4096);
+        return OWN.get().clear();
+    }
+
+    /** Empties these. */
+    Args clear() {
+        if (buffer.capacity() > KEPT_BYTES) {
+            buffer = direct(4096);
         }
-        args.buffer.clear();
-        return args;
+        buffer.clear();
+        return this;
     }
 
     private void room(int bytes) {
@@ -84,6 +88,17 @@ final class Args {
     /** An end of null has no bound. */
     Args range(byte[] start, byte[] end) {
         return bytes(start == null ? new byte[0] : start).bytes(end == null ? new byte[0] : end);
+    }
+
+    /** An operation among others, with its arguments. */
+    Args operation(long handle, int operation, long id, Args args) {
+        u64(handle);
+        room(1);
+        buffer.put((byte) operation);
+        u64(id).u32(args.length());
+        room(args.length());
+        buffer.put(args.buffer.duplicate().flip());
+        return this;
     }
 
     ByteBuffer buffer() {

@@ -26,15 +26,22 @@ abstract class Held implements AutoCloseable {
 
     <T> CompletableFuture<T> start(int operation, Args args, Function<Object, T> shape) {
         try {
-            return Calls.start(handle, operation, args, shape);
+            return Calls.start(this, handle, operation, isQuick(operation), args, shape);
         } finally {
             java.lang.ref.Reference.reachabilityFence(this);
         }
     }
 
+    /** Whether an operation has mostly nothing to wait for. */
+    boolean isQuick(int operation) {
+        return false;
+    }
+
     /** Lets it go; later calls fail with {@link Kind#CLOSED}. */
     @Override
     public void close() {
+        // Calls that were started before go on.
+        Calls.handOver();
         cleanable.clean();
     }
 }

@@ -44,7 +44,9 @@ final class Native {
         return os + "-" + arch;
     }
 
-    static native void submit(long handle, byte operation, long id, ByteBuffer arguments, int length, boolean cancellable);
+    static native byte[] submit(long handle, byte operation, long id, ByteBuffer arguments, int length, boolean cancellable);
+
+    static native void submitAll(ByteBuffer operations, int length);
 
     static native byte[] call(long handle, byte operation, ByteBuffer arguments, int length);
 

@@ -30,6 +30,7 @@ final class Op {
     static final int ROLLBACK_TO = 26;
     static final int COMMIT = 27;
     static final int ROLLBACK = 28;
+    static final int METRICS = 29;
 
     private Op() {}
 }

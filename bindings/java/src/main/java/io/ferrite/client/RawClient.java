@@ -2,14 +2,13 @@ package io.ferrite.client;
 
 import java.time.Duration;
 import java.util.Collection;
-import java.util.List;
 import java.util.OptionalLong;
 import java.util.concurrent.CompletableFuture;
 
 /**
  * Keys without transactions; may be used from any thread. Each call is there twice: blocking, and with a future whose cancellation reaches the request.
  */
-public final class RawClient extends Held {
+public final class RawClient extends Reader {
     /** What {@link #ttl} gives for a key that lives for ever. */
     public static final long FOREVER = Long.MAX_VALUE;
 
@@ -24,7 +23,7 @@ public final class RawClient extends Held {
 
     /** Connects through any of the placement driver's endpoints, {@code host:port} parted by commas. */
     public static CompletableFuture<RawClient> connectAsync(String endpoints, Options options) {
-        return Calls.start(0, Op.RAW_CONNECT, Args.begin().text(endpoints).text(options.text()), reply -> new RawClient(Shape.handle(reply)));
+        return Calls.start(Op.RAW_CONNECT, Args.begin().text(endpoints).text(options.text()), reply -> new RawClient(Shape.handle(reply)));
     }
 
     /** The same client, whose calls may take so long. */
@@ -32,24 +31,9 @@ public final class RawClient extends Held {
         return run(Op.WITH_DEADLINE, Args.begin().u64(deadline.toMillis()), reply -> new RawClient(Shape.handle(reply)));
     }
 
-    /** Value of a key; null if there is none. */
-    public byte[] get(byte[] key) throws FerriteException {
-        return run(Op.GET, Args.begin().bytes(key), Shape.VALUE);
-    }
-
-    /** Value of a key; null if there is none. */
-    public CompletableFuture<byte[]> getAsync(byte[] key) {
-        return start(Op.GET, Args.begin().bytes(key), Shape.VALUE);
-    }
-
-    /** The pairs of those keys that are there, by key. */
-    public List<Pair> batchGet(Collection<byte[]> keys) throws FerriteException {
-        return run(Op.BATCH_GET, Args.begin().keys(keys), Shape.PAIRS);
-    }
-
-    /** The pairs of those keys that are there, by key. */
-    public CompletableFuture<List<Pair>> batchGetAsync(Collection<byte[]> keys) {
-        return start(Op.BATCH_GET, Args.begin().keys(keys), Shape.PAIRS);
+    /** What the client has done since it was connected, as the text that Prometheus reads. */
+    public String metrics() throws FerriteException {
+        return run(Op.METRICS, Args.begin(), Shape.TEXT);
     }
 
     /** Sets a key. */
@@ -150,10 +134,5 @@ public final class RawClient extends Held {
     /** Fingerprint of the pairs in a range. */
     public CompletableFuture<Checksum> checksumAsync(byte[] start, byte[] end) {
         return start(Op.CHECKSUM, Args.begin().range(start, end), Shape.CHECKSUM);
-    }
-
-    /** Pairs of a range, page by page. Begins with its first page. */
-    public Scan scan(ScanOptions options) throws FerriteException {
-        return new Scan(run(Op.SCAN, options.args(), Shape.NUMBER));
     }
 }

@@ -1,5 +1,6 @@
 package io.ferrite.client;
 
+import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.OptionalLong;
 import java.util.function.Function;
@@ -8,6 +9,7 @@ import java.util.function.Function;
 final class Shape {
     static final Function<Object, Void> NOTHING = reply -> null;
     static final Function<Object, byte[]> VALUE = reply -> (byte[]) reply;
+    static final Function<Object, String> TEXT = reply -> new String((byte[]) reply, StandardCharsets.UTF_8);
     static final Function<Object, OptionalLong> OPTIONAL = reply -> (OptionalLong) reply;
     static final Function<Object, Long> NUMBER = reply -> ((OptionalLong) reply).getAsLong();
     static final Function<Object, Swap> SWAP = reply -> (Swap) reply;

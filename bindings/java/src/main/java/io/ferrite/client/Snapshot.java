@@ -1,11 +1,7 @@
 package io.ferrite.client;
 
-import java.util.Collection;
-import java.util.List;
-import java.util.concurrent.CompletableFuture;
-
 /** What was committed at or before a timestamp; may be used from any thread. */
-public final class Snapshot extends Held {
+public final class Snapshot extends Reader {
     private final long ts;
 
     Snapshot(long handle, long ts) {
@@ -15,30 +11,5 @@ public final class Snapshot extends Held {
 
     public long ts() {
         return ts;
-    }
-
-    /** Value of a key; null if there is none. */
-    public byte[] get(byte[] key) throws FerriteException {
-        return run(Op.GET, Args.begin().bytes(key), Shape.VALUE);
-    }
-
-    /** Value of a key; null if there is none. */
-    public CompletableFuture<byte[]> getAsync(byte[] key) {
-        return start(Op.GET, Args.begin().bytes(key), Shape.VALUE);
-    }
-
-    /** The pairs of those keys that are there, by key. */
-    public List<Pair> batchGet(Collection<byte[]> keys) throws FerriteException {
-        return run(Op.BATCH_GET, Args.begin().keys(keys), Shape.PAIRS);
-    }
-
-    /** The pairs of those keys that are there, by key. */
-    public CompletableFuture<List<Pair>> batchGetAsync(Collection<byte[]> keys) {
-        return start(Op.BATCH_GET, Args.begin().keys(keys), Shape.PAIRS);
-    }
-
-    /** Pairs of a range, page by page. Begins with its first page. */
-    public Scan scan(ScanOptions options) throws FerriteException {
-        return new Scan(run(Op.SCAN, options.args(), Shape.NUMBER));
     }
 }

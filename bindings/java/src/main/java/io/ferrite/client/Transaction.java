@@ -6,7 +6,7 @@ import java.util.OptionalLong;
 import java.util.concurrent.CompletableFuture;
 
 /** A transaction; may be used from any thread. Closed before its end it is rolled back. */
-public final class Transaction extends Held {
+public final class Transaction extends Reader {
     private final long startTs;
 
     Transaction(Frame.Opened opened) {
@@ -14,29 +14,17 @@ public final class Transaction extends Held {
         this.startTs = opened.startTs();
     }
 
+    @Override
+    boolean isQuick(int operation) {
+        return switch (operation) {
+            case Op.PUT, Op.DELETE, Op.BATCH_PUT, Op.INSERT, Op.LOCK_KEYS, Op.SAVEPOINT, Op.ROLLBACK_TO -> true;
+            default -> false;
+        };
+    }
+
     /** The timestamp at which it reads. */
     public long startTs() {
         return startTs;
-    }
-
-    /** Value of a key; null if there is none. */
-    public byte[] get(byte[] key) throws FerriteException {
-        return run(Op.GET, Args.begin().bytes(key), Shape.VALUE);
-    }
-
-    /** Value of a key; null if there is none. */
-    public CompletableFuture<byte[]> getAsync(byte[] key) {
-        return start(Op.GET, Args.begin().bytes(key), Shape.VALUE);
-    }
-
-    /** The pairs of those keys that are there, by key. */
-    public List<Pair> batchGet(Collection<byte[]> keys) throws FerriteException {
-        return run(Op.BATCH_GET, Args.begin().keys(keys), Shape.PAIRS);
-    }
-
-    /** The pairs of those keys that are there, by key. */
-    public CompletableFuture<List<Pair>> batchGetAsync(Collection<byte[]> keys) {
-        return start(Op.BATCH_GET, Args.begin().keys(keys), Shape.PAIRS);
     }
 
     /** Locks a key and reads it, its latest value in a pessimistic transaction. */
@@ -147,10 +135,5 @@ public final class Transaction extends Held {
     /** Gives up what was written. */
     public CompletableFuture<Void> rollbackAsync() {
         return start(Op.ROLLBACK, Args.begin(), Shape.NOTHING);
-    }
-
-    /** Pairs of a range, page by page. Begins with its first page. */
-    public Scan scan(ScanOptions options) throws FerriteException {
-        return new Scan(run(Op.SCAN, options.args(), Shape.NUMBER));
     }
 }

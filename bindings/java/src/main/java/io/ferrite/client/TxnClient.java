@@ -19,12 +19,17 @@ public final class TxnClient extends Held {
 
     /** Connects through any of the placement driver's endpoints, {@code host:port} parted by commas. */
     public static CompletableFuture<TxnClient> connectAsync(String endpoints, Options options) {
-        return Calls.start(0, Op.TXNS_CONNECT, Args.begin().text(endpoints).text(options.text()), reply -> new TxnClient(Shape.handle(reply)));
+        return Calls.start(Op.TXNS_CONNECT, Args.begin().text(endpoints).text(options.text()), reply -> new TxnClient(Shape.handle(reply)));
     }
 
     /** The same client, whose calls, and those of its transactions, may take so long. */
     public TxnClient withDeadline(Duration deadline) throws FerriteException {
         return run(Op.WITH_DEADLINE, Args.begin().u64(deadline.toMillis()), reply -> new TxnClient(Shape.handle(reply)));
+    }
+
+    /** What the client has done since it was connected, as the text that Prometheus reads. */
+    public String metrics() throws FerriteException {
+        return run(Op.METRICS, Args.begin(), Shape.TEXT);
     }
 
     /** Reads as of {@code ts}, one that {@link #timestamp} gave, or {@link #LATEST}. */

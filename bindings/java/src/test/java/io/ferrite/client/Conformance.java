@@ -87,7 +87,7 @@ public final class Conformance {
     }
 
     private static String hex(String text) {
-        return HEX.formatHex(text.getBytes(StandardCharsets.UTF_8));
+        return HEX.formatHex(bytesOf(text));
     }
 
     private static String told(Object answer) {
@@ -127,6 +127,10 @@ public final class Conformance {
         return text == null ? null : HEX.parseHex(text);
     }
 
+    private static byte[] bytesOf(String text) {
+        return text.getBytes(StandardCharsets.UTF_8);
+    }
+
     private static CompletableFuture<?> operate(String operation, Map<String, String> line) throws Exception {
         byte[] key = bytes(line.get("key"));
         byte[] value = bytes(line.get("value"));
@@ -150,18 +154,23 @@ public final class Conformance {
         if (operation.endsWith(".scan")) {
             return CompletableFuture.supplyAsync(() -> scan(on, line, start, end), SCANS);
         }
+        if (on instanceof Reader reader && operation.endsWith(".get")) {
+            return reader.getAsync(key);
+        }
+        if (on instanceof Reader reader && operation.endsWith(".batch_get")) {
+            return reader.batchGetAsync(keys);
+        }
         if (on instanceof RawClient raw) {
             switch (operation) {
-                case "raw.get": return raw.getAsync(key);
                 case "raw.put": return ttl == null ? raw.putAsync(key, value) : raw.putAsync(key, value, ttl);
                 case "raw.delete": return raw.deleteAsync(key);
-                case "raw.batch_get": return raw.batchGetAsync(keys);
                 case "raw.batch_put": return ttl == null ? raw.batchPutAsync(pairs) : raw.batchPutAsync(pairs, ttl);
                 case "raw.batch_delete": return raw.batchDeleteAsync(keys);
                 case "raw.delete_range": return raw.deleteRangeAsync(start, end);
                 case "raw.checksum": return raw.checksumAsync(start, end);
                 case "raw.compare_and_swap":
                     return raw.compareAndSwapAsync(key, bytes(line.get("expected")), bytes(line.get("new")));
+                case "raw.metrics": return CompletableFuture.completedFuture(bytesOf(raw.metrics()));
                 case "raw.ttl":
                     return raw.ttlAsync(key).thenApply(left -> "ttl=" + (left.isEmpty() ? "missing"
                             : left.getAsLong() == RawClient.FOREVER ? "forever" : Long.toString(left.getAsLong())));
@@ -171,23 +180,15 @@ public final class Conformance {
         if (on instanceof TxnClient txns) {
             switch (operation) {
                 case "txns.begin": return txns.beginAsync(options(line.get("options"))).thenApply(keep(line));
+                case "txns.metrics": return CompletableFuture.completedFuture(bytesOf(txns.metrics()));
                 case "txns.timestamp": return txns.timestampAsync();
                 case "txns.snapshot":
                     return CompletableFuture.completedFuture(txns.snapshot(Long.parseUnsignedLong(line.get("ts")))).thenApply(keep(line));
                 default:
             }
         }
-        if (on instanceof Snapshot snapshot) {
-            switch (operation) {
-                case "snapshot.get": return snapshot.getAsync(key);
-                case "snapshot.batch_get": return snapshot.batchGetAsync(keys);
-                default:
-            }
-        }
         if (on instanceof Transaction txn) {
             switch (operation) {
-                case "txn.get": return txn.getAsync(key);
-                case "txn.batch_get": return txn.batchGetAsync(keys);
                 case "txn.get_for_update": return txn.getForUpdateAsync(key);
                 case "txn.batch_get_for_update": return txn.batchGetForUpdateAsync(keys);
                 case "txn.put": return txn.putAsync(key, value);
@@ -216,8 +217,7 @@ public final class Conformance {
         ScanOptions options = new ScanOptions(start, end, Long.parseLong(line.getOrDefault("limit", "0")),
                 "true".equals(line.get("reverse")), "true".equals(line.get("keys_only")));
         long stop = Long.parseLong(line.getOrDefault("stop", "0"));
-        try (Scan scan = on instanceof RawClient raw ? raw.scan(options)
-                : on instanceof Snapshot snapshot ? snapshot.scan(options) : ((Transaction) on).scan(options)) {
+        try (Scan scan = ((Reader) on).scan(options)) {
             List<Pair> found = new ArrayList<>();
             while (scan.hasNext()) {
                 found.add(scan.next());

@@ -1,6 +1,8 @@
 package io.ferrite.client;
 
 import java.nio.charset.StandardCharsets;
+import java.util.OptionalLong;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Semaphore;
 import java.util.concurrent.atomic.AtomicLong;
 
@@ -29,6 +31,7 @@ public final class Leaks {
             if (end - warm > GROWTH_BYTES_MAX || Calls.underWay() != 0) {
                 throw new AssertionError("the heap grows, or " + Calls.underWay() + " calls have not ended");
             }
+            closedAtOnce(txns);
             for (int at = 0; at < 1000; at++) {
                 txns.begin(Options.none());
             }
@@ -44,6 +47,19 @@ public final class Leaks {
         }
         if (Native.handles() != 0) {
             throw new AssertionError(Native.handles() + " handles are held at the end");
+        }
+    }
+
+    /** Calls that a future started go on when what they were started on is closed right after. */
+    private static void closedAtOnce(TxnClient txns) throws Exception {
+        CompletableFuture<OptionalLong> committed = txns.beginAsync(Options.none()).thenCompose(txn -> {
+            txn.putAsync("leaks/closed".getBytes(StandardCharsets.US_ASCII), new byte[1]);
+            CompletableFuture<OptionalLong> commit = txn.commitAsync();
+            txn.close();
+            return commit;
+        });
+        if (committed.get().isEmpty()) {
+            throw new AssertionError("nothing was committed");
         }
     }
 

@@ -18,6 +18,8 @@ import java.util.concurrent.atomic.AtomicLong;
 public final class Load {
     private static final int KEYS = 10_000;
     private static final int SLOTS = 8;
+    /** The machine compiles these classes in the first seconds, on processor time that is no call's. */
+    private static final long WARM_UP_MS = 6000;
     private static final byte[] VALUE = "v".repeat(100).getBytes(StandardCharsets.US_ASCII);
 
     private final RawClient raw;
@@ -47,7 +49,7 @@ public final class Load {
         return text.getBytes(StandardCharsets.US_ASCII);
     }
 
-    // The bench: calls as fast as they come, measured after a warm-up of half the time.
+    // The bench: calls as fast as they come, measured after a warm-up of half the time, or longer.
 
     private volatile boolean isOver;
     private volatile int epoch;
@@ -124,7 +126,7 @@ public final class Load {
             workers[at] = new Worker(at, mode);
             workers[at].go();
         }
-        Thread.sleep(milliseconds / 2);
+        Thread.sleep(Math.max(milliseconds / 2, WARM_UP_MS));
         epoch = 1;
         long begun = System.nanoTime();
         long cpu = system.getProcessCpuTime();
