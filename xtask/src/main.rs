@@ -10,6 +10,7 @@ mod cluster;
 mod codegen;
 mod demo;
 mod deny;
+mod fuzz;
 mod gallery;
 mod sim;
 mod stage;
@@ -49,6 +50,7 @@ enum Verb {
     Cluster(cluster::Args),
     Demo(demo::Args),
     Codegen(codegen::Args),
+    Fuzz(fuzz::Args),
     Gallery(gallery::Args),
 }
 
@@ -63,6 +65,7 @@ fn main() -> std::process::ExitCode {
         Verb::Cluster(args) => cluster::run(&args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Codegen(args) => codegen::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Gallery(args) => gallery::run(&args),
     };
     match done {

@@ -26,6 +26,8 @@ const TEST: &[Need] = &[
     ("memcached", "memcached"),
     ("memccapable", "libmemcached-tools"),
     ("nutcracker", "nutcracker"),
+    // Not a program, but it is found by its place alike.
+    ("/usr/lib/redis/modules/redisearch.so", "redis-redisearch"),
     ("python3", "python3"),
     ("pip3", "python3-pip"),
     ("ccache", "ccache"),

@@ -16,6 +16,8 @@ use build_cache::proto::reapi::{
     ActionResult, FindMissingBlobsRequest, GetActionResultRequest, OutputFile, UpdateActionResultRequest,
 };
 
+use futures::StreamExt as _;
+
 use common::{Server, digest, noise, start};
 
 /// Generous: the machine may be busy. Nothing waits this long when all is well.
@@ -359,6 +361,12 @@ impl Node {
         }
     }
 
+    fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().expect("runs").id().to_string();
+        let told = Command::new("kill").args([signal, &id]).status().expect("runs");
+        assert!(told.success());
+    }
+
     fn tiers(&self, more: &str) -> String {
         format!("[ferrite]\nendpoints = [\"{}\"]\n{more}", self.pd)
     }
@@ -408,6 +416,79 @@ fn a_cluster_is_shared_and_may_go_and_come_back() {
     wait_until("what was stored meanwhile is sent", || figure(&b, "queued") == 0);
     let d = site.server("d");
     wait_until("another server gets it", || d.call("GET", &path, &[], b"").2 == late);
+}
+
+/// Keys in the cluster that begin so.
+async fn keys(client: &client::RawClient, prefix: &str) -> usize {
+    let range = client::KeyRange::prefix(prefix.to_owned());
+    let options = client::ScanOptions {
+        keys_only: true,
+        ..Default::default()
+    };
+    let found = client.scan(range, options).map(|pair| pair.expect("scans"));
+    found.count().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_server_had_to_send_is_sent_and_what_it_left_is_removed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut node = Node::new(dir.path(), "v1");
+    let site = Site::new(|_| node.tiers("prefix = \"cache/\"\nparallel = 1\n"));
+    let first = site.server("first");
+    wait_until("the cluster is there", || {
+        assert_eq!(first.status("PUT", "/probe/gradle/00", b"x"), 200);
+        figure(&first, "sent") > 0
+    });
+    put_all(&first);
+    wait_until("everything is sent", || figure(&first, "queued") == 0);
+    let client = client::RawClient::connect(&[node.pd.to_string()], client::ClientOptions::default()).await;
+    let client = client.expect("connects");
+    let whole = keys(&client, "cache/cas/d/").await;
+    // Killed in the midst of a large blob: its chunks are there without a record, and behind it others wait.
+    let large = noise(13, 60_000_000);
+    let path = format!("/cas/{}", Key::sha256(&large));
+    assert_eq!(first.status("PUT", &path, &large), 200);
+    while keys(&client, "cache/cas/d/").await < whole + 3 {}
+    node.signal("-STOP");
+    for number in 0..50 {
+        let status = first.status("PUT", &format!("/late/gradle/{number:032x}"), &noise(number, 20_000));
+        assert_eq!(status, 200);
+    }
+    drop(first);
+    node.signal("-CONT");
+    let left = keys(&client, "cache/cas/d/").await;
+    assert!(left > whole && left < whole + 58, "{left} of {whole} and 58");
+    // What began a day ago is over; these are as old as the test says.
+    let config = build_cache::config::FerriteConfig {
+        endpoints: vec![node.pd.to_string()],
+        prefix: "cache/".into(),
+        ..Default::default()
+    };
+    let tier = build_cache::tier::Ferrite::new(&config);
+    assert_eq!(
+        tier.sweep_older(Duration::from_secs(3600)).await.expect("sweeps"),
+        0,
+        "too young"
+    );
+    wait_until("the second is over", || base::WallTime::now().0 % 1000 < 100);
+    wait_until("the next one has begun", || base::WallTime::now().0 % 1000 > 100);
+    assert_eq!(tier.sweep_older(Duration::ZERO).await.expect("sweeps"), 1);
+    assert_eq!(keys(&client, "cache/cas/d/").await, whole, "those that records name stay");
+    assert_eq!(tier.sweep_older(Duration::ZERO).await.expect("sweeps"), 0);
+    must_get_all(&site.server("second"));
+    // The same data again, and the cluster too: what waited is sent, the large one with it.
+    node.kill();
+    node.start();
+    let first = site.server("first");
+    wait_until("what waited is sent", || figure(&first, "queued") == 0);
+    assert_eq!(figure(&first, "dropped"), 0);
+    assert_eq!(figure(&first, "sent"), 51);
+    let third = site.server("third");
+    assert!(third.call("GET", &path, &[], b"").2 == large);
+    for number in 0..50 {
+        let (_, _, got) = third.call("GET", &format!("/late/gradle/{number:032x}"), &[], b"");
+        assert!(got == noise(number, 20_000), "{number}");
+    }
 }
 
 #[test]

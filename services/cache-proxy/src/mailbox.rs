@@ -19,7 +19,18 @@ pub struct Mailbox {
     bell: Bell,
     is_closed: Cell<bool>,
     is_aborted: Cell<bool>,
+    silence: Cell<Silence>,
     meter: Rc<Meter>,
+}
+
+/// Which replies the client does not want, as `CLIENT REPLY` says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Silence {
+    #[default]
+    None,
+    All,
+    /// That of the next request alone.
+    Next,
 }
 
 /// Wakes a task once, however often it rings before the task runs.
@@ -38,6 +49,11 @@ impl Bell {
             Some(known) if known.will_wake(cx.waker()) => {}
             _ => *waker = Some(cx.waker().clone()),
         }
+    }
+
+    /// Called by the task when it will run soon anyway: until then it is not woken.
+    pub fn hush(&self) {
+        self.rang.set(true);
     }
 
     /// Lets the task run soon.
@@ -60,6 +76,8 @@ struct Inner {
 
 struct Slot {
     state: State,
+    /// Its reply is counted and dropped.
+    is_silent: bool,
     tally: Tally,
 }
 
@@ -78,6 +96,7 @@ impl Mailbox {
             bell: Bell::default(),
             is_closed: Cell::new(false),
             is_aborted: Cell::new(false),
+            silence: Cell::default(),
             meter,
         })
     }
@@ -102,16 +121,39 @@ impl Mailbox {
         self.slot(State::Joining(Box::new(join)), tally)
     }
 
+    /// Requests from now on get replies, or none.
+    pub fn silence(&self, silence: Silence) {
+        self.silence.set(silence);
+    }
+
+    /// Which replies the client does not want now.
+    pub fn silenced(&self) -> Silence {
+        self.silence.get()
+    }
+
+    fn is_silent(&self) -> bool {
+        match self.silence.get() {
+            Silence::None => false,
+            Silence::All => true,
+            Silence::Next => {
+                self.silence.set(Silence::None);
+                true
+            }
+        }
+    }
+
     fn slot(&self, state: State, tally: Tally) -> u64 {
+        let is_silent = self.is_silent();
         let mut inner = self.inner.borrow_mut();
-        inner.slots.push_back(Slot { state, tally });
+        inner.slots.push_back(Slot { state, is_silent, tally });
         inner.first + inner.slots.len() as u64 - 1
     }
 
     /// Appends a reply that is known at once, behind those that are awaited.
     pub fn say(&self, tally: Tally, reply: impl FnOnce(&mut Vec<u8>)) {
+        let is_silent = self.is_silent();
         let mut inner = self.inner.borrow_mut();
-        if inner.slots.is_empty() {
+        if inner.slots.is_empty() && !is_silent {
             let before = inner.out.len();
             let mut is_error = false;
             inner.out.with(|out| {
@@ -127,8 +169,12 @@ impl Mailbox {
         reply(&mut bytes);
         inner.slots.push_back(Slot {
             state: State::Done(bytes.into()),
+            is_silent,
             tally,
         });
+        if is_silent {
+            self.release(&mut inner);
+        }
     }
 
     /// Hands over the reply to request `number`, or to part `part` of it.
@@ -155,7 +201,9 @@ impl Mailbox {
         };
         match &mut slot.state {
             State::Waiting if at == 0 => {
-                if reply.len() >= SHARED_MIN {
+                if slot.is_silent {
+                    // Counted below.
+                } else if reply.len() >= SHARED_MIN {
                     inner.out.push_shared(shared());
                 } else {
                     inner.out.push(reply);
@@ -179,18 +227,25 @@ impl Mailbox {
     /// Moves what is complete from the front to the output.
     fn release(&self, inner: &mut Inner) {
         while let Some(slot) = inner.slots.front_mut() {
-            let before = inner.out.len();
+            let mut dropped;
+            let out = if slot.is_silent {
+                dropped = Out::default();
+                &mut dropped
+            } else {
+                &mut inner.out
+            };
+            let before = out.len();
             let is_error = match &mut slot.state {
                 State::Waiting => break,
                 State::Joining(join) if !join.is_complete() => break,
                 State::Done(reply) => {
                     let is_error = reply.first() == Some(&b'-');
-                    inner.out.push_shared(std::mem::take(reply));
+                    out.push_shared(std::mem::take(reply));
                     is_error
                 }
-                State::Joining(join) => join.finish(&mut inner.out),
+                State::Joining(join) => join.finish(out),
             };
-            self.meter.done(&slot.tally, inner.out.len() - before, is_error);
+            self.meter.done(&slot.tally, out.len() - before, is_error);
             inner.slots.pop_front();
             inner.first += 1;
         }
@@ -298,6 +353,29 @@ mod tests {
         assert_eq!(mailbox.waiting(), 1);
         mailbox.deliver(number, 0, b":3\r\n");
         assert_eq!(written(&mailbox), b":5\r\n");
+    }
+
+    #[test]
+    fn who_wants_no_replies_gets_none() {
+        let mailbox = mailbox();
+        let text = |text: &'static str| move |out: &mut Vec<u8>| out.extend_from_slice(text.as_bytes());
+        let a = mailbox.expect(Tally::default());
+        mailbox.silence(Silence::Next);
+        let b = mailbox.expect(Tally::default());
+        let c = mailbox.expect(Tally::default());
+        mailbox.deliver(b, 0, b"+B\r\n");
+        mailbox.deliver(c, 0, b"+C\r\n");
+        mailbox.deliver(a, 0, b"+A\r\n");
+        assert_eq!(written(&mailbox), b"+A\r\n+C\r\n");
+        mailbox.silence(Silence::All);
+        let number = mailbox.expect_join(Join::new(JoinKind::Sum, 1), Tally::default());
+        mailbox.deliver(number, 0, b":2\r\n");
+        let number = mailbox.expect(Tally::default());
+        mailbox.deliver(number, 0, b"+D\r\n");
+        mailbox.say(Tally::default(), text("+E\r\n"));
+        mailbox.silence(Silence::None);
+        mailbox.say(Tally::default(), text("+F\r\n"));
+        assert_eq!((written(&mailbox), mailbox.waiting()), (b"+F\r\n".to_vec(), 0));
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Keys, where BASE is `PREFIX cas/`, `PREFIX cas-blake3/` or `PREFIX named/<hash of the instance>/`:
 //! `BASE i/<32 bytes of the key>` is the record: a [`Head`], then 0 and the body, or 1, the 16 bytes of an upload and the number of its
 //! chunks (4 bytes, big-endian); `BASE d/<16 bytes of the upload><number of the chunk, 4 bytes, big-endian>` is a chunk of [`CHUNK`]
-//! bytes, the last one shorter. Chunks are written before the record that names them and removed after it is gone.
+//! bytes, the last one shorter. Chunks are written before the record that names them and removed after it is gone; `sweep` removes those of
+//! servers that were killed between the two.
+
+mod sweep;
 
 use std::time::Duration;
 
@@ -275,7 +278,7 @@ impl Tier for Ferrite {
             self.replace(id, known, record.freeze()).await?;
             return Ok(());
         }
-        let upload: [u8; 16] = SmallRng::from_os_rng().random();
+        let upload = sweep::name(&id.key, WallTime::now().seconds(), SmallRng::from_os_rng().random());
         let written = self.put_chunks(id, upload, head, body).await;
         let kept = match &written {
             Ok(count) => {
@@ -316,6 +319,14 @@ impl Tier for Ferrite {
             end: end.into(),
         };
         Ok(self.client().await?.delete_range(range).await?)
+    }
+
+    async fn sweep(&self) -> Result<u64, Error> {
+        match self.ttl.is_zero() {
+            true => self.sweep_older(sweep::AGE).await,
+            // What nobody names ends by itself.
+            false => Ok(0),
+        }
     }
 }
 

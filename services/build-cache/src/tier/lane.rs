@@ -1,6 +1,6 @@
 //! One tier in use: how many requests run at once, how long they may take, what waits to be sent, and when to leave it alone.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use super::{Body, Error, Found, Head, Id, OwnedId, Tier};
+use super::queue::{Job, Queue};
+use super::{Body, Error, Found, Head, Id, Tier};
 use crate::cache::{self, Cache, Coding};
 use crate::config::TierMode;
 use crate::metrics;
@@ -26,6 +27,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const ATTEMPTS_MAX: u8 = 5;
 /// A transfer may take the time-out once more for each of these.
 const BYTES_PER_TIMEOUT: u64 = 8 << 20;
+/// How long after the start what killed servers left is looked for, and how often then.
+const SWEEP_FIRST: Duration = Duration::from_mins(10);
+const SWEEP_EVERY: Duration = Duration::from_hours(6);
 
 /// What bounds the use of a tier.
 #[derive(Clone, Copy, Debug)]
@@ -149,44 +153,37 @@ impl Health {
     }
 }
 
-/// Blobs to send, each once.
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Job>,
-    known: BTreeSet<Key>,
-    /// Being sent.
-    busy: BTreeSet<Key>,
-}
-
-struct Job {
-    id: OwnedId,
-    attempts: u8,
-}
-
 impl Lane {
-    pub(super) fn start(tier: Arc<dyn Tier>, limits: Limits, store: Store, stop: CancellationToken) -> Arc<Lane> {
+    /// `folder`: where what waits is remembered.
+    pub(super) fn start(tier: Arc<dyn Tier>, limits: Limits, store: Store, folder: &Path, stop: &CancellationToken) -> Arc<Lane> {
         let meter = Meter::new(tier.kind());
         meter.up.set(1);
+        let queue = match limits.mode {
+            TierMode::Read => Queue::default(),
+            _ => Queue::open(
+                &folder.join(tier.kind()).with_extension("queue"),
+                &tier.place(),
+                limits.queue_max,
+            ),
+        };
+        meter.queued.set(queue.waiting() as i64);
         let lane = Arc::new(Lane {
             tier,
             limits,
             store,
             fetches: Semaphore::new(limits.parallel),
             health: Mutex::default(),
-            queue: Mutex::default(),
+            queue: Mutex::new(queue),
             moved: Notify::new(),
             meter,
         });
         if limits.mode != TierMode::Read {
             for _ in 0..limits.parallel {
-                let (lane, stop) = (lane.clone(), stop.clone());
-                tokio::spawn(async move {
-                    tokio::select! {
-                        () = stop.cancelled() => {}
-                        () = lane.send_all() => {}
-                    }
-                });
+                let lane = lane.clone();
+                until(stop, async move { lane.send_all().await });
             }
+            let lane = lane.clone();
+            until(stop, async move { lane.sweep_all().await });
         }
         lane
     }
@@ -199,7 +196,7 @@ impl Lane {
             place: self.tier.place(),
             mode: self.limits.mode,
             up: self.health.lock().until.is_none(),
-            queued: queue.waiting.len() + queue.busy.len(),
+            queued: queue.len(),
             hits: meter.hits.get(),
             misses: meter.misses.get(),
             failed: meter.failed.get(),
@@ -294,7 +291,7 @@ impl Lane {
     /// Sends a blob before its upload is answered; whether it got through.
     async fn send_now(&self, id: Id<'_>) -> bool {
         // Somebody who sends the same key just now may be sending what was there before: the queue comes after them.
-        if !self.may_ask() || !self.queue.lock().busy.insert(id.key) {
+        if !self.may_ask() || !self.queue.lock().hold(id.key) {
             return false;
         }
         let busy = Busy { lane: self, key: id.key };
@@ -309,16 +306,12 @@ impl Lane {
             return;
         }
         let mut queue = self.queue.lock();
-        if queue.waiting.len() >= self.limits.queue_max {
+        if queue.waiting() >= self.limits.queue_max {
             self.meter.dropped.inc();
             return;
         }
-        if queue.known.insert(id.key) {
-            queue.waiting.push_back(Job {
-                id: id.to_owned(),
-                attempts: 0,
-            });
-            self.meter.queued.set(queue.waiting.len() as i64);
+        if queue.push(id) {
+            self.meter.queued.set(queue.waiting() as i64);
             drop(queue);
             self.moved.notify_one();
         }
@@ -329,13 +322,9 @@ impl Lane {
         if self.limits.mode == TierMode::Read {
             return;
         }
-        {
-            let mut queue = self.queue.lock();
-            queue.waiting.retain(|job| job.id.key != id.key);
-            queue.known.remove(&id.key);
-        }
+        self.queue.lock().forget(id);
         let free = async {
-            while self.queue.lock().busy.contains(&id.key) {
+            while self.queue.lock().is_busy(&id.key) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -348,15 +337,7 @@ impl Lane {
         if self.limits.mode == TierMode::Read {
             return;
         }
-        {
-            let mut queue = self.queue.lock();
-            let (kept, gone): (VecDeque<Job>, VecDeque<Job>) =
-                queue.waiting.drain(..).partition(|job| *job.id.instance != *instance);
-            queue.waiting = kept;
-            for job in gone {
-                queue.known.remove(&job.id.key);
-            }
-        }
+        self.queue.lock().forget_instance(instance);
         // It may have to list what there is.
         let removed = self.limited(u64::from(u32::MAX), self.tier.remove_instance(instance)).await;
         self.note("remove an instance", removed);
@@ -365,11 +346,8 @@ impl Lane {
     /// Returns once nothing waits and nothing is being sent.
     pub(super) async fn drained(&self) {
         loop {
-            {
-                let queue = self.queue.lock();
-                if queue.waiting.is_empty() && queue.busy.is_empty() {
-                    return;
-                }
+            if self.queue.lock().len() == 0 {
+                return;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -387,31 +365,43 @@ impl Lane {
             }
             let sent = self.send(job.id.as_id()).await;
             let mut queue = self.queue.lock();
-            queue.busy.remove(&job.id.key);
-            if sent.is_none() {
-                job.attempts += 1;
-                // A later change of the same blob may be waiting already.
-                let is_due = job.attempts < ATTEMPTS_MAX && queue.known.insert(job.id.key);
-                match is_due {
-                    true => queue.waiting.push_back(job),
-                    false => self.meter.dropped.inc(),
-                }
+            job.attempts += 1;
+            let is_over = sent.is_some() || job.attempts >= ATTEMPTS_MAX;
+            if is_over {
+                queue.done(&job);
+            }
+            if sent.is_none() && (is_over || !queue.again(job)) {
+                self.meter.dropped.inc();
             }
         }
     }
 
     fn next_job(&self) -> Option<Job> {
         let mut queue = self.queue.lock();
-        // One key at a time, so that the last change wins.
-        let at = (0..queue.waiting.len()).find(|at| !queue.busy.contains(&queue.waiting[*at].id.key))?;
-        let job = queue.waiting.remove(at)?;
-        queue.known.remove(&job.id.key);
-        queue.busy.insert(job.id.key);
-        self.meter.queued.set(queue.waiting.len() as i64);
-        if !queue.waiting.is_empty() {
+        let job = queue.take()?;
+        self.meter.queued.set(queue.waiting() as i64);
+        if queue.waiting() > 0 {
             self.moved.notify_one();
         }
         Some(job)
+    }
+
+    /// Looks now and then for what killed servers left in the tier.
+    async fn sweep_all(&self) {
+        tokio::time::sleep(SWEEP_FIRST).await;
+        loop {
+            if self.may_try() {
+                match self.tier.sweep().await {
+                    Ok(0) => {}
+                    Ok(swept) => tracing::info!(tier = self.tier.kind(), swept, "uploads of killed servers were removed"),
+                    Err(error) => {
+                        let error = base::log::chain(&error);
+                        tracing::debug!(tier = self.tier.kind(), %error, "look for what killed servers left");
+                    }
+                }
+            }
+            tokio::time::sleep(SWEEP_EVERY).await;
+        }
     }
 
     /// Sends what the store has under a key. `None` if it is to be tried again.
@@ -492,6 +482,17 @@ impl Lane {
     }
 }
 
+/// Runs a task until it ends or the server does.
+fn until(stop: &CancellationToken, task: impl Future<Output = ()> + Send + 'static) {
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = task => {}
+        }
+    });
+}
+
 /// A key that is being sent; not any more once this is dropped, which happens also where the upload's client goes away.
 struct Busy<'a> {
     lane: &'a Lane,
@@ -500,7 +501,7 @@ struct Busy<'a> {
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.lane.queue.lock().busy.remove(&self.key);
+        self.lane.queue.lock().release(&self.key);
         self.lane.moved.notify_one();
     }
 }

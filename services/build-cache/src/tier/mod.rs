@@ -10,6 +10,7 @@
 mod ferrite;
 mod lane;
 mod object;
+mod queue;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -120,6 +121,10 @@ pub trait Tier: Send + Sync {
     async fn remove(&self, id: Id<'_>) -> Result<(), Error>;
     /// Removes everything under names of this instance.
     async fn remove_instance(&self, instance: &str) -> Result<(), Error>;
+    /// Removes what servers that were killed left behind; how many blobs' worth.
+    async fn sweep(&self) -> Result<u64, Error> {
+        Ok(0)
+    }
 }
 
 /// What is written before the body: how to read it, and what must come out. All numbers little-endian:
@@ -212,16 +217,12 @@ impl Tiers {
             let tier = Arc::new(Objects::new(&config.upstream)?);
             tiers.push((tier, config.upstream.limits()));
         }
-        Ok(Tiers::over(tiers, store, stop))
-    }
-
-    /// Over these tiers, nearest first.
-    pub fn over(tiers: Vec<(Arc<dyn Tier>, Limits)>, store: &Store, stop: &CancellationToken) -> Arc<Tiers> {
-        let start = |(tier, limits)| Lane::start(tier, limits, store.clone(), stop.clone());
-        Arc::new(Tiers {
+        let folder = config.store.data_dir.join("tiers");
+        let start = |(tier, limits)| Lane::start(tier, limits, store.clone(), &folder, stop);
+        Ok(Arc::new(Tiers {
             lanes: tiers.into_iter().map(start).collect(),
             flights: Mutex::default(),
-        })
+        }))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -2,6 +2,7 @@
 //! sentinels for their master; threads never wait for it.
 
 mod admin;
+mod file_watch;
 mod follow;
 mod probe;
 mod reload;

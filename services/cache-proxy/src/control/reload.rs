@@ -1,25 +1,28 @@
 //! Follows the configuration file: on SIGHUP and when it changes. A file with a fault is refused whole, and the old one keeps serving.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use tokio::signal::unix::Signal;
 
 use super::Control;
+use super::file_watch::Watch;
 use crate::config::Config;
-
-/// How often the file is looked at. Asking the system for a file's time works on every file system, and through links that are exchanged.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// For as long as the process runs.
 pub async fn follow(control: Arc<Control>, mut hangup: Signal) {
     let Some(path) = control.path.clone() else {
         return;
     };
+    let mut watch = Watch::new(&path);
     let mut seen = stamp(&path);
     loop {
-        let is_asked = tokio::time::timeout(LOOK, hangup.recv()).await.is_ok();
+        let is_asked = tokio::select! {
+            _signal = hangup.recv() => true,
+            () = watch.wait() => false,
+        };
         let now = stamp(&path);
         if !is_asked && (now == seen || now.is_none()) {
             continue;
@@ -36,9 +39,10 @@ pub async fn follow(control: Arc<Control>, mut hangup: Signal) {
     }
 }
 
-fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+/// What tells one file from another: events tell of all that happens beside it too.
+fn stamp(path: &Path) -> Option<(SystemTime, u64, u64)> {
     let file = std::fs::metadata(path).ok()?;
-    Some((file.modified().ok()?, file.len()))
+    Some((file.modified().ok()?, file.len(), file.ino()))
 }
 
 impl Control {

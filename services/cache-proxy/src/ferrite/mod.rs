@@ -113,6 +113,17 @@ impl Store {
         self.client().await?.batch_put(pairs).await.map_err(told)
     }
 
+    /// Removes everything under the prefix. Without one it would be the cluster that is emptied, so that is refused.
+    pub async fn clear(&self) -> Result<(), String> {
+        if self.prefix.is_empty() {
+            return Err(
+                "ERR this would remove everything in the cluster: it wants a ferrite-prefix in the pool's configuration".into(),
+            );
+        }
+        let range = client::KeyRange::prefix(self.prefix.clone());
+        self.client().await?.delete_range(range).await.map_err(told)
+    }
+
     /// Changes a key in one step: `plan` is told what is there, and again if somebody was faster.
     pub async fn update(
         &self,
@@ -151,16 +162,19 @@ fn told(error: client::Error) -> String {
 /// What is done with a request.
 #[derive(Clone, Debug)]
 pub(crate) enum Work {
-    Redis { name: String, version: Version },
-    Memcached { block: Bytes },
+    Redis {
+        name: String,
+        version: Version,
+        args: Vec<Bytes>,
+    },
+    Memcached(Box<memcached::Call>),
 }
 
 /// A request that waits for its turn.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
     pub work: Work,
-    pub args: Vec<Bytes>,
-    /// Which of the arguments are keys.
+    /// What it touches; none stands for everything.
     pub keys: Vec<Bytes>,
     pub is_write: bool,
     pub number: u64,
@@ -221,8 +235,8 @@ fn take_batch(jobs: &mut VecDeque<Job>) -> Vec<Job> {
 
 async fn run(store: &Store, mailbox: &Mailbox, job: Job) {
     let done = match &job.work {
-        Work::Redis { name, version } => redis::run(store, name, *version, &job.args).await,
-        Work::Memcached { block } => memcached::run(store, &job.args, block).await,
+        Work::Redis { name, version, args } => redis::run(store, name, *version, args).await,
+        Work::Memcached(call) => memcached::run(store, call).await,
     };
     crate::clock::refresh();
     match done {
@@ -237,8 +251,11 @@ mod tests {
 
     fn job(key: &'static str, is_write: bool) -> Job {
         Job {
-            work: Work::Memcached { block: Bytes::new() },
-            args: Vec::new(),
+            work: Work::Redis {
+                name: "get".into(),
+                version: Version::Resp2,
+                args: Vec::new(),
+            },
             keys: vec![Bytes::from(key)],
             is_write,
             number: 0,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::string::{self, SetOptions};
 use super::{Item, Job, Store, Work};
-use crate::command::Command;
+use crate::command::{Command, Handling};
 use crate::memcached::scan::Expected;
 use crate::meter::Tally;
 use crate::pool::View;
@@ -24,6 +24,8 @@ const SERVED: &[&str] = &[
     "expire",
     "expireat",
     "expiretime",
+    "flushall",
+    "flushdb",
     "get",
     "getdel",
     "getex",
@@ -64,6 +66,9 @@ impl Session {
             let name = &command.name;
             return self.error(&format!("ERR command '{name}' is not served by a pool of a Ferrite cluster"));
         };
+        if command.handling == Handling::FanOk && !view.config.admin {
+            return self.wants_admin(command);
+        }
         let args: Vec<_> = request
             .args
             .iter()
@@ -75,8 +80,8 @@ impl Session {
             work: Work::Redis {
                 name: command.name.clone(),
                 version: self.version,
+                args,
             },
-            args,
             keys,
             is_write: command.is_write,
             number,
@@ -129,6 +134,10 @@ pub(super) async fn run(store: &Store, name: &str, version: Version, args: &[Byt
                 count += i64::from(reply == b":1\r\n");
             }
             write::integer(&mut out, count);
+        }
+        "flushall" | "flushdb" => {
+            store.clear().await?;
+            write::simple(&mut out, "OK");
         }
         "scan" => return super::scan::run(store, args).await,
         "set" => return set(store, args, version).await,

@@ -18,7 +18,8 @@ pub const REPLY: u8 = 0x81;
 /// Status of a failure within the server.
 pub const STATUS_FAILED: u16 = 0x84;
 const STATUS_UNKNOWN: u16 = 0x81;
-const STATUS_INVALID: u16 = 0x04;
+/// Status of a packet that makes no sense.
+pub const STATUS_INVALID: u16 = 0x04;
 
 /// Opcodes with a quiet form, loud and quiet, and whether the quiet form is silent about failure (a miss) instead of success.
 const PAIRS: &[(u8, u8, bool)] = &[
@@ -37,22 +38,49 @@ const PAIRS: &[(u8, u8, bool)] = &[
 ];
 const TOUCH: u8 = 0x1c;
 
-/// A reply without key and extras.
-pub fn packet(opcode: u8, status: u16, opaque: u32, text: &[u8]) -> Vec<u8> {
-    reply(opcode, status, opaque, b"", text)
+/// A reply.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reply<'a> {
+    pub opcode: u8,
+    pub status: u16,
+    pub opaque: u32,
+    /// What a later request may compare with.
+    pub unique: u64,
+    pub extras: &'a [u8],
+    pub key: &'a [u8],
+    pub value: &'a [u8],
 }
 
-fn reply(opcode: u8, status: u16, opaque: u32, key: &[u8], value: &[u8]) -> Vec<u8> {
-    let mut out = vec![0u8; HEAD];
-    out[0] = REPLY;
-    out[1] = opcode;
-    out[2..4].copy_from_slice(&(key.len() as u16).to_be_bytes());
-    out[6..8].copy_from_slice(&status.to_be_bytes());
-    out[8..12].copy_from_slice(&((key.len() + value.len()) as u32).to_be_bytes());
-    out[12..16].copy_from_slice(&opaque.to_be_bytes());
-    out.extend_from_slice(key);
-    out.extend_from_slice(value);
-    out
+impl Reply<'_> {
+    /// As it goes out.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let body = self.extras.len() + self.key.len() + self.value.len();
+        let mut out = Vec::with_capacity(HEAD + body);
+        out.extend_from_slice(&[REPLY, self.opcode]);
+        out.extend_from_slice(&(self.key.len() as u16).to_be_bytes());
+        // Extras, and the type of data, of which there is one.
+        out.extend_from_slice(&[self.extras.len() as u8, 0]);
+        out.extend_from_slice(&self.status.to_be_bytes());
+        out.extend_from_slice(&(body as u32).to_be_bytes());
+        out.extend_from_slice(&self.opaque.to_be_bytes());
+        out.extend_from_slice(&self.unique.to_be_bytes());
+        out.extend_from_slice(self.extras);
+        out.extend_from_slice(self.key);
+        out.extend_from_slice(self.value);
+        out
+    }
+}
+
+/// A reply without key and extras.
+pub fn packet(opcode: u8, status: u16, opaque: u32, text: &[u8]) -> Vec<u8> {
+    let reply = Reply {
+        opcode,
+        status,
+        opaque,
+        value: text,
+        ..Reply::default()
+    };
+    reply.to_bytes()
 }
 
 impl Session {
@@ -78,15 +106,6 @@ impl Session {
             self.put(&packet(opcode, STATUS_INVALID, opaque, b"Invalid arguments"));
             return Ok(());
         }
-        if self.view.store.is_some() {
-            self.put(&packet(
-                opcode,
-                STATUS_UNKNOWN,
-                opaque,
-                b"a pool of a Ferrite cluster speaks text",
-            ));
-            return Ok(());
-        }
         let quiet = match pair {
             Some((_, quiet, true)) if *quiet == opcode => Quiet::Failure,
             Some((_, quiet, false)) if *quiet == opcode => Quiet::Success,
@@ -97,7 +116,15 @@ impl Session {
             quiet,
         };
         let loud = pair.map_or(opcode, |(loud, ..)| *loud);
-        self.pass(request.bytes, loud, key, expected);
+        if self.view.store.is_none() {
+            self.pass(request.bytes, loud, key, expected);
+            return Ok(());
+        }
+        let tally = self.tally(name_of(loud).as_bytes(), key);
+        self.pool.meter.weigh(key, request.bytes.len());
+        if let Err(status) = self.ask_store_binary(request, loud, expected, tally) {
+            self.put(&packet(opcode, status, opaque, b"Invalid arguments"));
+        }
         Ok(())
     }
 
@@ -144,7 +171,15 @@ impl Session {
             // Statistics: the proxy's own.
             0x10 if request.key.is_empty() => {
                 for (name, value) in super::figures(&self.pool, &self.view) {
-                    self.put(&reply(opcode, 0, opaque, name.as_bytes(), value.to_string().as_bytes()));
+                    let value = value.to_string();
+                    let reply = Reply {
+                        opcode,
+                        opaque,
+                        key: name.as_bytes(),
+                        value: value.as_bytes(),
+                        ..Reply::default()
+                    };
+                    self.put(&reply.to_bytes());
                 }
                 self.put(&packet(opcode, 0, opaque, b""));
             }
@@ -154,7 +189,7 @@ impl Session {
     }
 
     fn flush(&mut self, request: &[u8], opcode: u8, opaque: u32) {
-        if !self.view.config.admin || self.view.store.is_some() {
+        if !self.view.config.admin {
             return self.put(&packet(
                 opcode,
                 STATUS_UNKNOWN,
@@ -172,8 +207,14 @@ impl Session {
             form,
             quiet: if is_quiet { Quiet::Success } else { Quiet::Nothing },
         };
-        let nodes = &self.view.nodes;
         let tally = Tally::new(super::counter(b"flush_all"));
+        if self.view.store.is_some() {
+            if request.get(HEAD..).is_some_and(|delay| delay.iter().any(|byte| *byte != 0)) {
+                return self.put(&packet(opcode, STATUS_INVALID, opaque, super::NO_DELAY.as_bytes()));
+            }
+            return self.clear_store(expected, tally);
+        }
+        let nodes = &self.view.nodes;
         let number = match is_quiet {
             true => None,
             false => Some(

@@ -191,6 +191,29 @@ pub struct Packet<'a> {
     pub bytes: &'a [u8],
 }
 
+impl<'a> Packet<'a> {
+    fn extras_len(&self) -> usize {
+        self.bytes.get(4).copied().map_or(0, usize::from)
+    }
+
+    /// What stands before the key.
+    pub fn extras(&self) -> &'a [u8] {
+        self.bytes.get(HEAD..HEAD + self.extras_len()).unwrap_or_default()
+    }
+
+    /// What stands behind the key.
+    pub fn value(&self) -> &'a [u8] {
+        let start = HEAD + self.extras_len() + self.key.len();
+        self.bytes.get(start..).unwrap_or_default()
+    }
+
+    /// What the item is compared with; 0: nothing.
+    pub fn unique(&self) -> u64 {
+        let found = self.bytes.get(16..).and_then(|rest| rest.first_chunk::<8>());
+        found.map_or(0, |bytes| u64::from_be_bytes(*bytes))
+    }
+}
+
 /// Reads a binary packet of at most `bytes_max`.
 pub fn binary(bytes: &[u8], bytes_max: usize) -> Binary<'_> {
     let Some(head) = bytes.first_chunk::<HEAD>() else {
@@ -275,6 +298,10 @@ mod tests {
             panic!("not a packet");
         };
         assert_eq!((found.opcode, found.opaque, found.key), (1, 7, &b"key"[..]));
+        assert_eq!(
+            (found.extras(), found.value(), found.unique()),
+            (&b"extra"[..], &b"-value"[..], 0)
+        );
         assert_eq!(binary(&bytes[..30], MAX), Binary::More(38));
         for bad in [packet(10, 5, 14), packet(251, 0, 300), packet(3, 5, u32::MAX)] {
             assert_eq!(binary(&bad, MAX), Binary::Lost { opcode: 1, opaque: 7 });

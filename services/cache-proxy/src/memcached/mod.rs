@@ -1,6 +1,6 @@
 //! Clients that speak memcached: text with its meta commands, and binary. What a client speaks is told by its first byte.
 
-mod binary;
+pub mod binary;
 pub mod frame;
 pub mod scan;
 mod text;
@@ -11,6 +11,9 @@ use crate::mailbox::Mailbox;
 use crate::net::Step;
 use crate::pool::{Pool, View};
 use crate::session::End;
+
+/// What a flush that is to wait is told before a Ferrite cluster.
+const NO_DELAY: &str = "a pool of a Ferrite cluster is emptied at once or not at all";
 
 /// Longest key.
 const KEY_MAX: usize = 250;

@@ -38,7 +38,7 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn line(&self, text: &str) {
+    pub(crate) fn line(&self, text: &str) {
         self.mailbox.say(Tally::new(u16::MAX), |out| {
             out.extend_from_slice(text.as_bytes());
             out.extend_from_slice(b"\r\n");
@@ -166,7 +166,7 @@ impl Session {
     }
 
     fn flush_all(&mut self, words: &[&[u8]], is_silent: bool) {
-        if !self.view.config.admin || self.view.store.is_some() {
+        if !self.view.config.admin {
             return self.line("CLIENT_ERROR flush_all concerns all servers: it wants admin = true in the pool's configuration");
         }
         let words = if is_silent {
@@ -175,6 +175,13 @@ impl Session {
             words
         };
         let quiet = if is_silent { Quiet::Everything } else { Quiet::Nothing };
+        if self.view.store.is_some() {
+            if words.get(1).is_some_and(|delay| delay.iter().any(|byte| *byte != b'0')) {
+                return self.line(&format!("CLIENT_ERROR {}", super::NO_DELAY));
+            }
+            let expected = Expected { form: Form::Line, quiet };
+            return self.clear_store(expected, Tally::new(super::counter(b"flush_all")));
+        }
         let mut request = Vec::new();
         join(&mut request, words);
         if is_silent {

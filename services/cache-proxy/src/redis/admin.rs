@@ -18,10 +18,7 @@ const CURSOR_BITS: u32 = 12;
 impl Session {
     pub(super) fn admin(&mut self, view: &Rc<View>, request: Request<'_>, command: &Command, tally: Tally) -> Flow {
         if !view.config.admin {
-            return self.error(&format!(
-                "ERR command '{}' concerns all servers: it wants admin = true in the pool's configuration",
-                command.name
-            ));
+            return self.wants_admin(command);
         }
         match command.handling {
             Handling::FanOk => self.fan_out(view, request.bytes, JoinKind::Ok, tally),
@@ -30,6 +27,13 @@ impl Session {
             Handling::Scan => self.scan(view, request, tally),
             _ => self.fan_out(view, request.bytes, JoinKind::First, tally),
         }
+    }
+
+    pub(crate) fn wants_admin(&self, command: &Command) -> Flow {
+        let name = &command.name;
+        self.error(&format!(
+            "ERR command '{name}' concerns all servers: it wants admin = true in the pool's configuration"
+        ))
     }
 
     /// Walks server after server: the cursor that clients see is the server's own, shifted, with the server's index below.

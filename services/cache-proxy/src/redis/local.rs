@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Flow, Request, Session};
 use crate::command::Command;
 use crate::conn::Pending;
+use crate::mailbox::Silence;
 use crate::meter::Tally;
 use crate::pool::View;
 use crate::resp::number;
@@ -82,6 +83,7 @@ impl Session {
         self.user = self.default_user();
         self.card.told.lock().name.clear();
         self.tell_card();
+        self.mailbox.silence(Silence::None);
         self.say(tally, |out| write::simple(out, "RESET"))
     }
 
@@ -245,8 +247,50 @@ impl Session {
             "client|kill" => self.kill(request, tally),
             "client|no-evict" | "client|no-touch" => self.say(tally, |out| write::simple(out, "OK")),
             "client|getredir" => self.say(tally, |out| write::integer(out, -1)),
+            "client|reply" => self.reply_mode(request, tally),
+            "client|tracking" if request.is(2, "off") => self.say(tally, |out| write::simple(out, "OK")),
+            "client|tracking" => self.error(
+                "ERR CLIENT TRACKING cannot work through the proxy: clients share its connections to servers, so nobody could be told what \
+                 is no longer valid for whom",
+            ),
+            "client|caching" => {
+                self.error("ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled")
+            }
+            "client|trackinginfo" => self.tracking_info(tally),
             _ => self.error(&format!("ERR '{}' is not served by the proxy", name.replace('|', " "))),
         }
+    }
+
+    /// `CLIENT REPLY ON|OFF|SKIP`, of which only the first is answered.
+    fn reply_mode(&self, request: Request<'_>, tally: Tally) -> Flow {
+        match () {
+            () if request.is(2, "on") => {
+                self.mailbox.silence(Silence::None);
+                return self.say(tally, |out| write::simple(out, "OK"));
+            }
+            () if request.is(2, "off") => self.mailbox.silence(Silence::All),
+            () if request.is(2, "skip") => {
+                if self.mailbox.silenced() == Silence::None {
+                    self.mailbox.silence(Silence::Next);
+                }
+            }
+            () => return self.error("ERR syntax error"),
+        }
+        Flow::Done
+    }
+
+    fn tracking_info(&self, tally: Tally) -> Flow {
+        let version = self.version;
+        self.say(tally, |out| {
+            write::map(out, version, 3);
+            write::bulk(out, b"flags");
+            write::array(out, 1);
+            write::bulk(out, b"off");
+            write::bulk(out, b"redirect");
+            write::integer(out, -1);
+            write::bulk(out, b"prefixes");
+            write::array(out, 0);
+        })
     }
 
     fn set_info(&self, request: Request<'_>, tally: Tally) -> Flow {

@@ -121,6 +121,36 @@ def pymemcache(port):
     same(quiet.get("q"), b"99")
 
 
+def items(port):
+    """Items before a Ferrite cluster: libmemcached in the binary protocol, and what pymemcache has beside `pymemcache` above."""
+    import pylibmc
+    from pymemcache.client.base import Client
+
+    m = pylibmc.Client([f"127.0.0.1:{port}"], binary=True, behaviors={"cas": True})
+    same(m.set("a", "1"), True)
+    same(m.get("a"), "1")
+    same(m.get("none"), None)
+    same(m.add("a", "2"), False)
+    same(m.replace("a", "10"), True)
+    same(m.append("a", "!"), True)
+    same(m.prepend("a", "?"), True)
+    same(m.get("a"), "?10!")
+    value, unique = m.gets("a")
+    same((value, m.cas("a", "x", unique), m.cas("a", "y", unique)), ("?10!", True, False))
+    same(m.set_multi({f"k{n}": {"number": n} for n in range(100)}), [])
+    same(m.get_multi([f"k{n}" for n in range(100)]), {f"k{n}": {"number": n} for n in range(100)})
+    same(m.set("n", 5), True)
+    same((m.incr("n", 3), m.decr("n", 1)), (8, 7))
+    same(m.touch("n", 100), True)
+    same((m.delete("n"), m.delete("n")), (True, False))
+    text = Client(("127.0.0.1", port), default_noreply=False)
+    same(text.set("g", b"v"), True)
+    same(text.gat("g", 100), b"v")
+    value, unique = text.gats("g", 200)
+    same((value, text.cas("g", b"w", unique)), (b"v", True))
+    same(text.gat("none", 100), None)
+
+
 def libmemcached(port, *servers):
     """What libmemcached spreads over servers by weighted ketama, the proxy finds, and the other way round."""
     import pylibmc
@@ -141,6 +171,7 @@ def main(what, port, *rest):
         "redis": redis_py,
         "redis-cluster": redis_cluster,
         "pymemcache": pymemcache,
+        "items": items,
         "libmemcached": libmemcached,
     }[what](int(port), *rest)
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use crate::harness::*;
 
-struct Ferrite {
-    process: Process,
-    pd: String,
+pub struct Ferrite {
+    pub process: Process,
+    pub pd: String,
 }
 
 impl Ferrite {
     /// With data in `dir`.
-    fn start(dir: &Path) -> Ferrite {
+    pub fn start(dir: &Path) -> Ferrite {
         let test = std::env::current_exe().expect("this binary");
         let built = test
             .ancestors()

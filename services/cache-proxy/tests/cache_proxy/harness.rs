@@ -34,7 +34,7 @@ impl Drop for Process {
 
 /// A program of a Debian package.
 pub fn program(name: &str, package: &str) -> PathBuf {
-    let dirs = ["/usr/bin", "/usr/sbin", "/usr/local/bin"];
+    let dirs = ["/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/lib/redis/modules"];
     let found = dirs.iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists());
     found.unwrap_or_else(|| panic!("{name} is missing: apt-get install {package}"))
 }
@@ -137,6 +137,11 @@ impl Proxy {
         let dir = tempfile::tempdir().expect("a directory");
         let file = dir.path().join("proxy.toml");
         std::fs::write(&file, config).expect("writes");
+        Proxy::start_with(file, dir)
+    }
+
+    /// With a file that lies in `dir`, or that links there lead to.
+    pub fn start_with(file: PathBuf, dir: tempfile::TempDir) -> Proxy {
         let log = std::fs::File::create(dir.path().join("log")).expect("a log");
         let mut child = Command::new(env!("CARGO_BIN_EXE_ferrite-cache-proxy"))
             .args(["serve", "--config"])

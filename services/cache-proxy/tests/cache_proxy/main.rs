@@ -5,6 +5,7 @@ mod cluster;
 mod ferrite;
 mod frames;
 mod harness;
+mod items;
 mod memcached;
 mod operation;
 mod parser;

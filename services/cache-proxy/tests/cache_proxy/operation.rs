@@ -41,6 +41,53 @@ fn a_reload_changes_servers_and_keeps_clients() {
     assert_eq!(client.ask("GET a"), "new");
 }
 
+/// As editors write, and as Kubernetes mounts a ConfigMap: the file is a link into a folder that is a link, and that one is exchanged. The
+/// file is looked at unasked every 30 s, so what is seen earlier was told by an event.
+#[test]
+fn a_file_that_is_put_in_place_of_another_is_read_at_once() {
+    let servers = [redis(), redis()];
+    for (server, value) in servers.iter().zip(["first", "second"]) {
+        Client::connect(&server.addr).ask(&format!("SET where {value}"));
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| dir.path().join(name);
+    let link = |target: &str, name: &str| std::os::unix::fs::symlink(target, at(name)).expect("links");
+    for (folder, server) in [("..one", &servers[0]), ("..two", &servers[1])] {
+        std::fs::create_dir(at(folder)).expect("makes");
+        std::fs::write(at(folder).join("proxy.toml"), pool(&[server], "")).expect("writes");
+    }
+    link("..one", "..data");
+    link("..data/proxy.toml", "proxy.toml");
+    let file = at("proxy.toml");
+    let rename = |from: &str, to: &str| std::fs::rename(at(from), at(to)).expect("moves");
+    let exchange = || {
+        link("..two", "..data_tmp");
+        rename("..data_tmp", "..data");
+    };
+    let edit = |server: &Server| {
+        std::fs::write(at("..two/.proxy.toml.swp"), pool(&[server], "")).expect("writes");
+        rename("..two/.proxy.toml.swp", "..two/proxy.toml");
+    };
+    let changes: [(&dyn Fn(), &str); 3] = [
+        (&exchange, "second"),
+        (&|| edit(&servers[0]), "first"),
+        (&|| edit(&servers[1]), "second"),
+    ];
+    let proxy = Proxy::start_with(file, tempfile::tempdir().expect("a directory"));
+    let mut client = proxy.client();
+    assert_eq!(client.ask("GET where"), "first");
+    for (change, wanted) in changes {
+        let began = base::MonoTime::now();
+        change();
+        eventually("the new file holds", || client.ask("GET where") == wanted);
+        let took = base::MonoTime::now().since(began);
+        assert!(
+            took.as_secs() < 15,
+            "{wanted} after {took:?}: found by looking, not by an event"
+        );
+    }
+}
+
 #[test]
 fn users_are_held_to_their_rights() {
     let server = redis();
@@ -271,6 +318,27 @@ fn commands_of_modules_are_learnt_from_a_server() {
     let mut client = proxy.client();
     eventually("the command is known", || client.ask("DEMO.GET k") == "served");
     assert!(client.ask("DEMO.SET k").starts_with("!ERR unknown command"));
+}
+
+#[test]
+fn commands_of_a_real_module_are_learnt_and_served() {
+    let module = program("redisearch.so", "redis-redisearch");
+    let server = redis_with(&["--loadmodule", module.to_str().expect("is text")]);
+    let proxy = Proxy::start(&pool(&[&server], "learn-commands = true"));
+    let mut client = proxy.client();
+    eventually("the commands are known", || {
+        !client.ask("FT.SEARCH books x").starts_with("!ERR unknown command")
+    });
+    assert_eq!(client.ask("FT.CREATE books SCHEMA title TEXT year NUMERIC"), "OK");
+    for (number, title) in [(1, "ferrite"), (2, "copper")] {
+        let added = client.ask(&format!("FT.ADD books book:{number} 1.0 FIELDS title {title} year 2026"));
+        assert_eq!(added, "OK");
+    }
+    assert_eq!(client.ask("FT.SEARCH books ferrite NOCONTENT"), "[1 book:1]");
+    assert!(client.ask("FT.NONE books").starts_with("!ERR unknown command"));
+    // Known to clients as well.
+    assert!(client.ask("COMMAND INFO ft.search").starts_with("[[ft.search "));
+    assert_eq!(client.ask("GET none"), "(nil)");
 }
 
 #[test]

@@ -57,6 +57,36 @@ fn unknown_and_wrong_commands_leave_the_connection_open() {
 }
 
 #[test]
+fn replies_that_a_client_does_not_want_are_kept_from_it() {
+    let servers = [redis(), redis()];
+    let proxy = Proxy::start(&pool(&servers.each_ref(), ""));
+    let mut client = proxy.client();
+    client.command("CLIENT REPLY SKIP");
+    client.command("SET a 1");
+    assert_eq!(client.ask("GET a"), "1");
+    client.command("CLIENT REPLY OFF");
+    for number in 0..100 {
+        client.command(&format!("SET k{number} {number}"));
+        client.command("PING");
+        client.command("MGET a k0 k1 k2");
+    }
+    client.command("FROBNICATE");
+    assert_eq!(client.ask("CLIENT REPLY ON"), "OK");
+    assert_eq!(client.ask("MGET k98 k99"), "[98 99]");
+    assert!(client.ask("CLIENT REPLY MAYBE").starts_with("!ERR syntax error"));
+    assert!(
+        client
+            .ask("CLIENT TRACKING ON")
+            .starts_with("!ERR CLIENT TRACKING cannot work")
+    );
+    assert_eq!(client.ask("CLIENT TRACKING OFF"), "OK");
+    assert_eq!(client.ask("CLIENT TRACKINGINFO"), "[flags [off] redirect -1 prefixes []]");
+    client.command("CLIENT REPLY OFF");
+    client.command("RESET");
+    assert_eq!(client.answer(), "RESET");
+}
+
+#[test]
 fn modern_clients_can_shake_hands() {
     let server = redis();
     let proxy = Proxy::start(&pool(&[&server], ""));
