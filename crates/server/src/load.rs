@@ -1,7 +1,7 @@
 //! How busy each region is, and where in it: what divides a region by load, and what the placement driver learns of reads.
 //!
-//! [`Counted`] stands between requests and the regions and notes one access in [`GAP`] or so, with its key; rates follow from that. A region
-//! whose rate stays above the limit for [`LOOKS`] looks in a row is divided at the middle of the keys seen, if they lie on both sides of it:
+//! [`Counted`] stands between requests and the regions and notes one access in 32 or so, with its key; rates follow from that. A region
+//! whose rate stays above the limit for ten looks in a row is divided at the middle of the keys seen, if they lie on both sides of it:
 //! one busy key cannot be divided. Not here: what moves the parts to other stores, which is the placement driver's.
 
 use std::cell::Cell;

@@ -1,7 +1,7 @@
 //! Removes values that have expired, in the regions that this store leads. No reader sees them any more; here they give up their room.
 //!
 //! A round goes over each region a slice at a time, with a rest after each. What a slice found is read again under the latches of its keys
-//! before it is deleted, as in a compare-and-swap: a value that was put meanwhile stays. What expired less than [`GRACE`] ago is left to
+//! before it is deleted, as in a compare-and-swap: a value that was put meanwhile stays. What expired less than a minute ago is left to
 //! the next round, as the clock of the store that leads next may be behind.
 
 use std::sync::Arc;

@@ -18,6 +18,10 @@ pub async fn follow(control: Arc<Control>, mut hangup: Signal) {
     };
     let mut watch = Watch::new(&path);
     let mut seen = stamp(&path);
+    // It may have changed between the start, when it was read, and the first look at it.
+    if Config::load(&path).is_ok_and(|config| config != control.state.lock().config) {
+        reload_and_tell(&control, &path);
+    }
     loop {
         let is_asked = tokio::select! {
             _signal = hangup.recv() => true,
@@ -28,12 +32,16 @@ pub async fn follow(control: Arc<Control>, mut hangup: Signal) {
             continue;
         }
         seen = now;
-        match control.reload(&path) {
-            Ok(()) => tracing::info!(path = %path.display(), "configuration reloaded"),
-            Err(faults) => {
-                for fault in faults {
-                    tracing::error!(path = %path.display(), fault, "configuration refused, the old one stays");
-                }
+        reload_and_tell(&control, &path);
+    }
+}
+
+fn reload_and_tell(control: &Arc<Control>, path: &Path) {
+    match control.reload(path) {
+        Ok(()) => tracing::info!(path = %path.display(), "configuration reloaded"),
+        Err(faults) => {
+            for fault in faults {
+                tracing::error!(path = %path.display(), fault, "configuration refused, the old one stays");
             }
         }
     }
