@@ -373,11 +373,7 @@ mod tests {
         let loads = Arc::new(Loads::default());
         let memory = Arc::new(MemKv::whole());
         let counted = Counted::new(memory, loads.clone());
-        let ctx = Context {
-            region: RegionId(1),
-            epoch: memory::region(1, b"", b"").region_epoch.unwrap_or_default(),
-            ..Context::default()
-        };
+        let ctx = memory::context(1);
         let put = Modify::Put {
             cf: Cf::Default,
             key: Bytes::from_static(b"key"),

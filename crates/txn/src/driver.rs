@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{MonoTime, RegionId, Ts};
+use base::{MonoTime, Ts};
 use bytes::Bytes;
-use engine::kv::{self, Kv, MemKv, Modify, RegionSnapshot, SnapshotRef};
+use engine::kv::{self, Kv, MemKv, Modify, RegionSnapshot, SnapshotRef, memory};
 use engine::{Cf, Cursor};
 use parking_lot::Mutex;
-use proto::metapb::{Region, RegionEpoch};
+use proto::metapb::Region;
 
 use crate::command::*;
 use crate::concurrency::Concurrency;
@@ -68,11 +68,7 @@ impl Driver {
     }
 
     pub fn ctx() -> kv::Context {
-        kv::Context {
-            region: RegionId(1),
-            epoch: RegionEpoch { conf_ver: 1, version: 1 },
-            ..kv::Context::default()
-        }
+        memory::context(1)
     }
 
     pub fn submit(&mut self, command: Command) -> Call {

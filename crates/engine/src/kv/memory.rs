@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use base::{MonoTime, StoreId};
+use base::{MonoTime, RegionId, StoreId};
 use parking_lot::{Mutex, RwLock};
-use proto::metapb::{Peer, Region};
+use proto::metapb::{Peer, Region, RegionEpoch};
 
 use super::{Context, Error, Kv, Modify, RegionView, Reply, SnapshotRef, view};
 use crate::{Batch, Engine, Error as EngineError, MemEngine, keys};
@@ -15,7 +15,7 @@ use crate::{Batch, Engine, Error as EngineError, MemEngine, keys};
 const ENTRY_BYTES_MAX: u64 = 8 << 20;
 
 /// Term of every snapshot: leadership never changes here.
-const TERM: u64 = 6;
+pub const TERM: u64 = 6;
 
 /// Regions of one store, kept in one engine and answered at once.
 pub struct MemKv {
@@ -129,13 +129,25 @@ impl Kv for MemKv {
     }
 }
 
+/// What a request for a [`region`] with this id is marked with.
+pub fn context(id: u64) -> Context {
+    Context {
+        region: RegionId(id),
+        epoch: EPOCH,
+        ..Context::default()
+    }
+}
+
+/// Epoch of every [`region`].
+const EPOCH: RegionEpoch = RegionEpoch { conf_ver: 1, version: 1 };
+
 /// A region over `[start, end)` with one peer on store 1, its id the region's, and epoch `(1, 1)`.
 pub fn region(id: u64, start: &[u8], end: &[u8]) -> Region {
     Region {
         id,
         start_key: bytes::Bytes::copy_from_slice(start),
         end_key: bytes::Bytes::copy_from_slice(end),
-        region_epoch: Some(proto::metapb::RegionEpoch { conf_ver: 1, version: 1 }),
+        region_epoch: Some(EPOCH),
         peers: vec![Peer {
             id,
             store_id: 1,
@@ -149,20 +161,11 @@ pub fn region(id: u64, start: &[u8], end: &[u8]) -> Region {
 mod tests {
     use std::sync::mpsc;
 
-    use base::{PeerId, RegionId};
+    use base::PeerId;
     use bytes::Bytes;
-    use proto::metapb::RegionEpoch;
 
     use super::*;
     use crate::{Cf, Cursor};
-
-    fn ctx(region: u64) -> Context {
-        Context {
-            region: RegionId(region),
-            epoch: RegionEpoch { conf_ver: 1, version: 1 },
-            ..Context::default()
-        }
-    }
 
     fn write(kv: &MemKv, ctx: &Context, changes: Vec<Modify>) -> Result<(), Error> {
         let (send, receive) = mpsc::channel();
@@ -205,10 +208,10 @@ mod tests {
     #[test]
     fn snapshots_end_at_their_region() {
         let kv = three();
-        write(&kv, &ctx(1), vec![put("a"), put("c")]).unwrap();
-        write(&kv, &ctx(2), vec![put("d"), put("f"), put("l")]).unwrap();
-        write(&kv, &ctx(3), vec![put("m"), put("z")]).unwrap();
-        let view = snapshot(&kv, &ctx(2)).unwrap();
+        write(&kv, &context(1), vec![put("a"), put("c")]).unwrap();
+        write(&kv, &context(2), vec![put("d"), put("f"), put("l")]).unwrap();
+        write(&kv, &context(3), vec![put("m"), put("z")]).unwrap();
+        let view = snapshot(&kv, &context(2)).unwrap();
         assert_eq!(keys_of(view.cursor(Cf::Default, b"", b"").unwrap()), ["d", "f", "l"]);
         assert_eq!(keys_of(view.cursor(Cf::Default, b"e", b"zz").unwrap()), ["f", "l"]);
         assert_eq!(keys_of(view.cursor(Cf::Default, b"x", b"zz").unwrap()), [] as [&str; 0]);
@@ -218,7 +221,7 @@ mod tests {
         assert_eq!(cursor.seek_for_prev(b"zzz").unwrap().unwrap().0, "l");
         assert_eq!(cursor.seek(b"").unwrap().unwrap().0, "d");
         assert_eq!(cursor.prev().unwrap(), None);
-        let last = snapshot(&kv, &ctx(3)).unwrap();
+        let last = snapshot(&kv, &context(3)).unwrap();
         assert_eq!(keys_of(last.cursor(Cf::Default, b"", b"").unwrap()), ["m", "z"]);
     }
 
@@ -226,12 +229,12 @@ mod tests {
     fn refuses_what_replication_refuses() {
         let kv = three();
         assert_eq!(
-            write(&kv, &ctx(9), vec![]),
+            write(&kv, &context(9), vec![]),
             Err(Error::RegionNotFound { region: RegionId(9) })
         );
         let stale = Context {
             epoch: RegionEpoch { conf_ver: 1, version: 0 },
-            ..ctx(2)
+            ..context(2)
         };
         assert_eq!(
             write(&kv, &stale, vec![]),
@@ -241,16 +244,16 @@ mod tests {
         );
         let moved = Context {
             epoch: RegionEpoch { conf_ver: 7, version: 1 },
-            ..ctx(2)
+            ..context(2)
         };
         assert_eq!(write(&kv, &moved, vec![]), Ok(()));
         let other = Context {
             peer: PeerId(8),
-            ..ctx(2)
+            ..context(2)
         };
         assert_eq!(write(&kv, &other, vec![]), Err(Error::MismatchPeer { wanted: 8, actual: 2 }));
         for (key, inside) in [("c", false), ("d", true), ("l", true), ("m", false)] {
-            let outcome = write(&kv, &ctx(2), vec![put(key)]);
+            let outcome = write(&kv, &context(2), vec![put(key)]);
             assert_eq!(outcome.is_ok(), inside, "{key}: {outcome:?}");
         }
         let range = |start: &'static str, end: &'static str| Modify::DeleteRange {
@@ -259,7 +262,7 @@ mod tests {
             end: end.into(),
         };
         for (start, end, inside) in [("d", "m", true), ("d", "", true), ("e", "n", false), ("c", "f", false)] {
-            let outcome = write(&kv, &ctx(2), vec![range(start, end)]);
+            let outcome = write(&kv, &context(2), vec![range(start, end)]);
             assert_eq!(outcome.is_ok(), inside, "{start}..{end}: {outcome:?}");
         }
         let big = Modify::Put {
@@ -267,10 +270,10 @@ mod tests {
             key: "f".into(),
             value: vec![0; 9 << 20].into(),
         };
-        assert!(matches!(write(&kv, &ctx(2), vec![big]), Err(Error::EntryTooLarge { .. })));
+        assert!(matches!(write(&kv, &context(2), vec![big]), Err(Error::EntryTooLarge { .. })));
         kv.fail_next([Error::StaleCommand]);
-        assert_eq!(snapshot(&kv, &ctx(1)).err(), Some(Error::StaleCommand));
-        assert!(snapshot(&kv, &ctx(1)).is_ok());
+        assert_eq!(snapshot(&kv, &context(1)).err(), Some(Error::StaleCommand));
+        assert!(snapshot(&kv, &context(1)).is_ok());
     }
 
     #[test]
@@ -281,8 +284,8 @@ mod tests {
             start: "a".into(),
             end: "".into(),
         };
-        write(&kv, &ctx(1), vec![put("a"), put("b"), range, put("c")]).unwrap();
-        let view = snapshot(&kv, &ctx(1)).unwrap();
+        write(&kv, &context(1), vec![put("a"), put("b"), range, put("c")]).unwrap();
+        let view = snapshot(&kv, &context(1)).unwrap();
         assert_eq!(keys_of(view.cursor(Cf::Default, b"", b"").unwrap()), ["c"]);
     }
 }

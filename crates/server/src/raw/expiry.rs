@@ -165,20 +165,11 @@ fn behind(key: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use base::RegionId;
     use engine::kv::{Kv, MemKv, memory};
 
     use super::*;
     use crate::raw::api::{Value, encode_value};
     use ApiVersion::{V1Ttl, V2};
-
-    fn region() -> kv::Context {
-        kv::Context {
-            region: RegionId(1),
-            epoch: memory::region(1, b"", b"").region_epoch.unwrap_or_default(),
-            ..kv::Context::default()
-        }
-    }
 
     fn store(memory: &MemKv, cf: Cf, key: &[u8], value: Bytes) {
         let change = Modify::Put {
@@ -187,7 +178,7 @@ mod tests {
             value,
         };
         let reply = Box::new(|outcome: std::result::Result<(), kv::Error>| outcome.expect("serves"));
-        memory.write(&region(), vec![change], MonoTime(u64::MAX), reply);
+        memory.write(&memory::context(1), vec![change], MonoTime(u64::MAX), reply);
     }
 
     fn left(memory: &MemKv, cf: Cf) -> usize {
@@ -217,11 +208,11 @@ mod tests {
                 store(&memory, Cf::Default, b"x-transaction", value(V1Ttl, 1));
             }
             let raw = Raw::new(memory.clone(), api);
-            let removed = round(&raw, vec![region()], GRACE).await;
+            let removed = round(&raw, vec![memory::context(1)], GRACE).await;
             assert_eq!(removed, 1_400, "{api:?}");
             assert_eq!(left(&memory, Cf::Default), 2_100 + usize::from(api == V2), "{api:?}");
-            assert_eq!(round(&raw, vec![region()], Duration::ZERO).await, 700, "{api:?}");
-            assert_eq!(round(&raw, vec![region()], Duration::ZERO).await, 0, "{api:?}");
+            assert_eq!(round(&raw, vec![memory::context(1)], Duration::ZERO).await, 700, "{api:?}");
+            assert_eq!(round(&raw, vec![memory::context(1)], Duration::ZERO).await, 0, "{api:?}");
         }
     }
 
@@ -233,7 +224,7 @@ mod tests {
             store(&memory, Cf::Default, key, value(V1Ttl, 1));
         }
         let raw = Raw::new(memory.clone(), V1Ttl);
-        let call = call(V1Ttl, region(), MonoTime::now(), Duration::ZERO);
+        let call = call(V1Ttl, memory::context(1), MonoTime::now(), Duration::ZERO);
         let snapshot = raw.snapshot(&call, call.now, Act::Read).await.expect("serves");
         let (expired, next) = raw.expired(&call, &*snapshot, Cf::Default, b"").expect("memory");
         assert_eq!((expired.len(), next), (2, None));
@@ -248,7 +239,7 @@ mod tests {
         store(&memory, Cf::Default, b"a", value(V1Ttl, 1));
         memory.fail_next([kv::Error::StaleCommand]);
         let raw = Raw::new(memory.clone(), V1Ttl);
-        assert_eq!(round(&raw, vec![region()], Duration::ZERO).await, 0);
-        assert_eq!(round(&raw, vec![region()], Duration::ZERO).await, 1);
+        assert_eq!(round(&raw, vec![memory::context(1)], Duration::ZERO).await, 0);
+        assert_eq!(round(&raw, vec![memory::context(1)], Duration::ZERO).await, 1);
     }
 }

@@ -293,6 +293,8 @@ struct SlowKv {
     kv: MemKv,
     held: Held,
     hold_reads: bool,
+    /// In which terms the writes may take place; zero: in any.
+    terms: Mutex<Vec<u64>>,
 }
 
 impl SlowKv {
@@ -301,6 +303,7 @@ impl SlowKv {
             kv: MemKv::whole(),
             held: Held::default(),
             hold_reads,
+            terms: Mutex::default(),
         })
     }
 
@@ -331,6 +334,7 @@ impl Kv for SlowKv {
     }
 
     fn write(&self, ctx: &kv::Context, changes: Vec<Modify>, deadline: MonoTime, reply: Reply<()>) {
+        self.terms.lock().push(ctx.term);
         self.kv.write(ctx, changes, deadline, hold(&self.held, reply));
     }
 }

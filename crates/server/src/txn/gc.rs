@@ -61,7 +61,6 @@ async fn round(txn: &Txn, worker: &mut Worker, safe_point: Ts, regions: Vec<kv::
 
 #[cfg(test)]
 mod tests {
-    use base::RegionId;
     use bytes::Bytes;
     use engine::kv::{Kv, MemKv, Modify, memory};
     use engine::{Cf, keys};
@@ -69,14 +68,6 @@ mod tests {
 
     use super::*;
     use crate::txn::tests::over;
-
-    fn region() -> kv::Context {
-        kv::Context {
-            region: RegionId(1),
-            epoch: memory::region(1, b"", b"").region_epoch.unwrap_or_default(),
-            ..kv::Context::default()
-        }
-    }
 
     /// More versions than fit into one slice, and a store that is busy at first.
     #[tokio::test]
@@ -91,13 +82,18 @@ mod tests {
                 value: put(ts - 1),
             };
             let reply = Box::new(|outcome: Result<(), _>| outcome.expect("serves"));
-            memory.write(&region(), vec![change(20), change(40), change(60)], MonoTime(u64::MAX), reply);
+            memory.write(
+                &memory::context(1),
+                vec![change(20), change(40), change(60)],
+                MonoTime(u64::MAX),
+                reply,
+            );
         }
         let busy = || kv::Error::Busy { reason: "test" };
         memory.fail_next([busy(), busy()]);
         let txn = over(memory.clone());
         let mut worker = Worker::default();
-        round(&txn, &mut worker, Ts(50), vec![region()]).await;
+        round(&txn, &mut worker, Ts(50), vec![memory::context(1)]).await;
         let mut cursor = memory.engine().snapshot().cursor(Cf::Write, b"", b"").expect("memory");
         let mut left = Vec::new();
         while let Some((key, _)) = cursor.next().expect("memory") {

@@ -221,6 +221,12 @@ async fn a_dropped_stream_leaves_nothing_behind() {
     };
     let mut swap = service.raw_compare_and_swap(tonic::Request::new(request));
     assert!(futures::poll!(&mut swap).is_pending(), "its write waits for an answer");
+    let view = engine::kv::memory::TERM;
+    assert_eq!(
+        *kv.terms.lock(),
+        [0, view],
+        "once another may have led since it read, it must not write; a put may at any time"
+    );
     kv.release();
     assert!(swap.await.expect("ends well").into_inner().succeed);
 }
