@@ -421,13 +421,8 @@ async fn serve(conn: &Rc<Conn>, pool: &Rc<Pool>, mut stream: Stream) -> Fault {
             return Poll::Ready(fault);
         }
         // A request alone goes at once; where there are several, more are likely to come in.
-        let (is_early, len) = {
-            let inner = conn.inner.borrow();
-            (inner.is_early(), inner.out.len())
-        };
-        if patience.waits(cx, is_early, len) {
-            conn.bell.hush();
-        } else {
+        let is_early = conn.inner.borrow().is_early();
+        if !patience.waits(cx, is_early) {
             let flushed = conn.inner.borrow_mut().out.poll_flush(cx, &mut stream);
             match flushed {
                 Poll::Ready(Ok(bytes)) => conn.node.sheet.bytes_out.add(bytes as u64),

@@ -51,11 +51,6 @@ impl Bell {
         }
     }
 
-    /// Called by the task when it will run soon anyway: until then it is not woken.
-    pub fn hush(&self) {
-        self.rang.set(true);
-    }
-
     /// Lets the task run soon.
     pub fn ring(&self) {
         if !self.rang.replace(true)

@@ -332,33 +332,23 @@ impl In {
     }
 }
 
-/// Looks of the event loop that a write may wait for.
-const LOOKS_MAX: u8 = 4;
-
-/// Holds a write back until the event loop has looked for what came in meanwhile, and again as long as each look brought more: one write then
-/// carries more, and wakes its reader once. It costs looks that do not wait, and no time that anybody would notice.
+/// Holds a write back, once, until the event loop has looked for what came in meanwhile: one write then carries more. It costs a look that
+/// does not wait, and no time that anybody would notice.
 #[derive(Default)]
 pub struct Patience {
-    looks: u8,
-    /// Bytes that waited at the last look.
-    seen: usize,
+    is_spent: bool,
 }
 
 impl Patience {
-    /// True if the task is to wait, and will be woken when the loop has looked: while `wants`, and while `len`, the bytes that wait, grows.
-    pub fn waits(&mut self, cx: &mut Context<'_>, wants: bool, len: usize) -> bool {
-        let is_first = self.looks == 0;
-        let is_worth = is_first || (len > self.seen && self.looks < LOOKS_MAX);
-        if !(wants && is_worth) {
-            *self = Patience::default();
-            return false;
+    /// True if the task is to wait, and will be woken when the loop has looked; false the second time in a row, and when `wants` is false.
+    pub fn waits(&mut self, cx: &mut Context<'_>, wants: bool) -> bool {
+        self.is_spent = wants && !self.is_spent;
+        if self.is_spent {
+            // Its first poll leaves the waker with the loop, and that is all it does.
+            let looked = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+            debug_assert!(looked.is_pending());
         }
-        self.looks += 1;
-        self.seen = len;
-        // Its first poll leaves the waker with the loop, and that is all it does.
-        let looked = std::pin::pin!(tokio::task::yield_now()).poll(cx);
-        debug_assert!(looked.is_pending());
-        true
+        self.is_spent
     }
 }
 

@@ -148,9 +148,7 @@ impl Client {
             }
             // While more replies are on their way, those that are there wait for the next ones.
             let is_early = mailbox.waiting() > 0 && mailbox.with_out(|out| out.is_early());
-            if self.patience.waits(cx, is_early, mailbox.backlog()) {
-                mailbox.bell().hush();
-            } else {
+            if !self.patience.waits(cx, is_early) {
                 match mailbox.with_out(|out| out.poll_flush(cx, &mut self.stream)) {
                     Poll::Ready(Ok(bytes)) => pool.meter.sheet.bytes_out.add(bytes as u64),
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(End::Io(error))),
