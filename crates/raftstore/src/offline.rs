@@ -213,7 +213,10 @@ fn check_one(facts: &Facts) -> Vec<String> {
         faults.push(format!("{} is committed, but its log ends at {}", log.commit, log.last.index));
     }
     if log.term < log.last.term {
-        faults.push(format!("its last entry is of term {}, but its term is {}", log.last.term, log.term));
+        faults.push(format!(
+            "its last entry is of term {}, but its term is {}",
+            log.last.term, log.term
+        ));
     }
     if !facts.state.holds_range() {
         return faults;
@@ -348,4 +351,3 @@ pub fn sum(families: &[FamilyDigest]) -> u64 {
     }
     hasher.finalize()
 }
-

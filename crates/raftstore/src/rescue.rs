@@ -117,7 +117,10 @@ impl Rescue {
         };
         if let Some(merging) = applier.merging.as_ref().filter(|_| !rolls_back) {
             let target = merging.target.id;
-            return refused(id, format!("it stands still, to be merged into region {target}: that one must go on first"));
+            return refused(
+                id,
+                format!("it stands still, to be merged into region {target}: that one must go on first"),
+            );
         }
         let Some(me) = region::peer_of(applier.region(), peer) else {
             return refused(id, format!("it does not list this store's peer {peer}"));
@@ -146,7 +149,9 @@ impl Rescue {
         self.write_state(id, state)?;
         let mut batch = Batch::new();
         batch.put(Cf::Local, keys::region_state(id), record.encode_to_vec());
-        self.engine.write(batch).map_err(|source| Error::Engine { act: "write", source })?;
+        self.engine
+            .write(batch)
+            .map_err(|source| Error::Engine { act: "write", source })?;
         self.sync()?;
         self.store.on_region_changed(&region);
         self.store.registry().set_merging(id, None);
@@ -219,7 +224,10 @@ impl Rescue {
                 let removes = removed_by(entry)?.contains(&peer);
                 if removes {
                     let index = entry.index;
-                    return refused(id, format!("entry {index} of its log removes this store's peer {peer}: another replica must be taken"));
+                    return refused(
+                        id,
+                        format!("entry {index} of its log removes this store's peer {peer}: another replica must be taken"),
+                    );
                 }
             }
             Ok(())
@@ -248,7 +256,12 @@ impl Rescue {
 
     /// Applies entries of a region up to and with the index `last`.
     fn apply_to(&mut self, id: RegionId, last: u64) -> Result<()> {
-        while let Some(applied) = self.appliers.get(&id).map(|applier| applier.applied().index).filter(|&applied| applied < last) {
+        while let Some(applied) = self
+            .appliers
+            .get(&id)
+            .map(|applier| applier.applied().index)
+            .filter(|&applied| applied < last)
+        {
             let entries = self.entries(id, applied + 1, last)?;
             let committed = entries.into_iter().map(committed).collect();
             self.run(id, ApplyTask::Entries(committed))?;
@@ -292,13 +305,19 @@ impl Rescue {
     fn catch_up(&mut self, id: RegionId, wait: Wait) -> Result<()> {
         let source = wait.source;
         let Some(applier) = self.appliers.get(&source).filter(|_| !wait.is_gone) else {
-            return refused(id, format!("its log takes region {source} over, which is gone here: another replica must be taken"));
+            return refused(
+                id,
+                format!("its log takes region {source} over, which is gone here: another replica must be taken"),
+            );
         };
         let found = find(&*self.log, source, applier.applied())?;
         let applied = applier.applied();
         let holds = found.last_index >= wait.at.index && self.term_at(source, wait.at.index)? == wait.at.term;
         if !holds {
-            return refused(id, format!("its log takes region {source} over, whose log here does not reach so far"));
+            return refused(
+                id,
+                format!("its log takes region {source} over, whose log here does not reach so far"),
+            );
         }
         self.refuse_own_removal(source, applied.index, wait.at.index)?;
         self.apply_to(source, wait.at.index)

@@ -73,7 +73,11 @@ pub struct Plan {
 pub fn plan(stores: &[(StoreId, Vec<Facts>)], lost: &BTreeSet<StoreId>, gives_up_merges: bool) -> Result<Plan, PlanError> {
     let given = check_stores(stores, lost)?;
     let mut replicas: BTreeMap<RegionId, Vec<&Facts>> = BTreeMap::new();
-    for facts in stores.iter().flat_map(|(_, facts)| facts).filter(|facts| facts.state.holds_range()) {
+    for facts in stores
+        .iter()
+        .flat_map(|(_, facts)| facts)
+        .filter(|facts| facts.state.holds_range())
+    {
         replicas.entry(facts.id()).or_default().push(facts);
     }
     // Of each region the replica with the highest log: it knows all that any of those left knows to be committed.
@@ -129,7 +133,10 @@ fn lost_voters(region: &Region, lost: &BTreeSet<StoreId>) -> Option<Vec<StoreId>
     let is_lost = |peer: &&Peer| lost.contains(&StoreId(peer.store_id));
     let lacks_majority = |without: PeerRole| {
         let votes = |peer: &&Peer| peer.role() != PeerRole::Learner && peer.role() != without;
-        let (all, gone) = (region.peers.iter().filter(votes), region.peers.iter().filter(votes).filter(is_lost));
+        let (all, gone) = (
+            region.peers.iter().filter(votes),
+            region.peers.iter().filter(votes).filter(is_lost),
+        );
         2 * gone.count() >= all.count()
     };
     let is_lacking = lacks_majority(PeerRole::IncomingVoter) || lacks_majority(PeerRole::DemotingVoter);
@@ -167,7 +174,11 @@ impl View<'_> {
             conf_ver: above.conf_ver.max(epoch.conf_ver),
             version: above.version.max(epoch.version),
         });
-        Ok(Choice::OnlyVoter { store, above, rolls_back })
+        Ok(Choice::OnlyVoter {
+            store,
+            above,
+            rolls_back,
+        })
     }
 
     /// Whether all replicas were looked at that may be left, and the best is sound.
@@ -176,10 +187,18 @@ impl View<'_> {
             let store = StoreId(peer.store_id);
             !self.lost.contains(&store) && !self.given.contains(&store)
         };
-        let unseen: Vec<String> = best.region.peers.iter().filter(unseen).map(|peer| peer.store_id.to_string()).collect();
+        let unseen: Vec<String> = best
+            .region
+            .peers
+            .iter()
+            .filter(unseen)
+            .map(|peer| peer.store_id.to_string())
+            .collect();
         if !unseen.is_empty() {
             let stores = unseen.join(", ");
-            return Err(format!("store {stores} holds a peer too: give its data or report, or name it as lost"));
+            return Err(format!(
+                "store {stores} holds a peer too: give its data or report, or name it as lost"
+            ));
         }
         if best.me().is_none() {
             return Err(format!("the replica on store {} is not listed by its region", best.store));
@@ -228,7 +247,10 @@ impl View<'_> {
 
 /// The ranges between the regions, as the best replicas know them.
 fn holes(best: &BTreeMap<RegionId, &Facts>) -> Vec<(Bytes, Bytes)> {
-    let mut ranges: Vec<(&Bytes, &Bytes)> = best.values().map(|facts| (&facts.region.start_key, &facts.region.end_key)).collect();
+    let mut ranges: Vec<(&Bytes, &Bytes)> = best
+        .values()
+        .map(|facts| (&facts.region.start_key, &facts.region.end_key))
+        .collect();
     ranges.sort();
     let (mut holes, mut reached) = (Vec::new(), Some(Bytes::new()));
     for (start, end) in ranges {

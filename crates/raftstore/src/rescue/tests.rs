@@ -70,7 +70,10 @@ impl Disk {
     }
 
     fn fact(&self, id: u64) -> Facts {
-        self.facts().into_iter().find(|facts| facts.region.id == id).expect("it is there")
+        self.facts()
+            .into_iter()
+            .find(|facts| facts.region.id == id)
+            .expect("it is there")
     }
 
     fn faults(&self) -> Vec<(RegionId, String)> {
@@ -78,7 +81,9 @@ impl Disk {
     }
 
     fn value(&self, key: &str) -> Option<Bytes> {
-        self.engine.get(Cf::Default, &keys::data_key(key.as_bytes())).expect("memory reads")
+        self.engine
+            .get(Cf::Default, &keys::data_key(key.as_bytes()))
+            .expect("memory reads")
     }
 }
 
@@ -135,7 +140,10 @@ fn must_be_only_voter(disk: &Disk, id: u64, above: RegionEpoch) -> Facts {
     assert_eq!(peers, [(10 * id + 1, PeerRole::Voter)]);
     let epoch = region::epoch(&facts.region);
     assert!(epoch.conf_ver >= above.conf_ver + RAISE && epoch.version >= above.version + RAISE);
-    assert_eq!((facts.state, facts.log.commit, facts.log.vote), (State::Normal, facts.log.last.index, 0));
+    assert_eq!(
+        (facts.state, facts.log.commit, facts.log.vote),
+        (State::Normal, facts.log.last.index, 0)
+    );
     assert_eq!((facts.applied, facts.log.term), (facts.log.last, 6 + RAISE));
     assert_eq!(disk.faults(), []);
     facts
@@ -143,7 +151,12 @@ fn must_be_only_voter(disk: &Disk, id: u64, above: RegionEpoch) -> Facts {
 
 #[test]
 fn all_of_the_log_is_applied_and_one_voter_is_left() {
-    let log = entries(vec![put("a", 2), put("b", 2), conf_change(ConfKind::AddVoter, peer(14, 4)), put("c", 2)]);
+    let log = entries(vec![
+        put("a", 2),
+        put("b", 2),
+        conf_change(ConfKind::AddVoter, peer(14, 4)),
+        put("c", 2),
+    ]);
     let disk = Disk::default().with(&range(1, "", ""), log);
     assert_eq!(disk.fact(1).applied.index, 5);
     let above = RegionEpoch { conf_ver: 9, version: 1 };
@@ -163,8 +176,19 @@ fn the_only_voter_elects_itself_and_writes() {
     let disk = Disk::default().with(&range(1, "", ""), entries(vec![put("a", 2), put("b", 2)]));
     disk.open().make_only_voter(ID, NOW, false).expect("it has all it needs");
     let snapshots = Arc::<MemSnapshots>::default();
-    let mut store = Store::new(StoreId(1), Arc::default(), disk.engine.clone(), disk.log.clone(), snapshots, 7);
-    let (mut peer, _applier) = store.recover(MonoTime::default()).expect("memory reads").pop().expect("one peer");
+    let mut store = Store::new(
+        StoreId(1),
+        Arc::default(),
+        disk.engine.clone(),
+        disk.log.clone(),
+        snapshots,
+        7,
+    );
+    let (mut peer, _applier) = store
+        .recover(MonoTime::default())
+        .expect("memory reads")
+        .pop()
+        .expect("one peer");
     let mut now = MonoTime::default();
     for _ in 0..200 {
         now = now + Config::default().tick.0;
@@ -184,7 +208,10 @@ fn a_log_that_divides_the_region_makes_both_parts() {
     let disk = Disk::default().with(&range(1, "", ""), log);
     assert_eq!(disk.open().apply_log(ID).expect("it applies"), 9);
     let (left, right) = (disk.fact(2), disk.fact(1));
-    assert_eq!((&left.region.end_key[..], &right.region.start_key[..]), (&b"m"[..], &b"m"[..]));
+    assert_eq!(
+        (&left.region.end_key[..], &right.region.start_key[..]),
+        (&b"m"[..], &b"m"[..])
+    );
     assert_eq!((left.log.last.index, left.region.peers.len()), (5, 3));
     assert_eq!(disk.faults(), []);
     let mut rescue = disk.open();
@@ -200,8 +227,15 @@ fn a_log_that_divides_the_region_makes_both_parts() {
 fn a_replica_that_its_log_removes_is_left_as_it_is() {
     let log = entries(vec![put("a", 2), put("b", 2), conf_change(ConfKind::Remove, peer(11, 1))]);
     let disk = Disk::default().with(&range(1, "", ""), log);
-    let told = disk.open().make_only_voter(ID, NOW, false).expect_err("its data would go").to_string();
-    assert_eq!(told, "region 1: entry 8 of its log removes this store's peer 11: another replica must be taken");
+    let told = disk
+        .open()
+        .make_only_voter(ID, NOW, false)
+        .expect_err("its data would go")
+        .to_string();
+    assert_eq!(
+        told,
+        "region 1: entry 8 of its log removes this store's peer 11: another replica must be taken"
+    );
     assert_eq!((disk.fact(1).applied.index, disk.fact(1).log.commit), (5, 7));
 }
 
@@ -224,7 +258,11 @@ fn merging() -> (Disk, Region, Region) {
 #[test]
 fn a_region_that_stands_still_goes_on_only_when_told() {
     let (disk, ..) = merging();
-    let told = disk.open().make_only_voter(ID, NOW, false).expect_err("its target may take it over").to_string();
+    let told = disk
+        .open()
+        .make_only_voter(ID, NOW, false)
+        .expect_err("its target may take it over")
+        .to_string();
     assert!(told.contains("to be merged into region 2"), "{told}");
     assert_eq!(disk.fact(1).state, State::Merging);
     disk.open().make_only_voter(ID, NOW, true).expect("it is told to");
@@ -244,13 +282,22 @@ fn a_log_that_takes_a_neighbour_over_waits_for_its_log() {
     let mut commit = normal(merge::encode_commit(NOW, taken));
     commit.context = merge::COMMIT_CONTEXT.into();
     let disk = disk.with(&target, entries(vec![put("n", 2), commit, put("a2", 4)]));
-    disk.open().make_only_voter(RegionId(2), NOW, false).expect("the source's log is here");
+    disk.open()
+        .make_only_voter(RegionId(2), NOW, false)
+        .expect("the source's log is here");
     let whole = disk.fact(2).region;
     assert_eq!((&whole.start_key[..], &whole.end_key[..]), (&b""[..], &b""[..]));
-    assert_eq!((disk.fact(1).state, disk.fact(1).merged_into), (State::Tombstone, RegionId(2)));
+    assert_eq!(
+        (disk.fact(1).state, disk.fact(1).merged_into),
+        (State::Tombstone, RegionId(2))
+    );
     assert!(["a", "n", "a2"].iter().all(|key| disk.value(key).is_some()));
     assert_eq!(disk.faults(), []);
-    let gone = disk.open().make_only_voter(ID, NOW, true).expect_err("it is no more").to_string();
+    let gone = disk
+        .open()
+        .make_only_voter(ID, NOW, true)
+        .expect_err("it is no more")
+        .to_string();
     assert_eq!(gone, "region 1: this store has no data of it");
 }
 

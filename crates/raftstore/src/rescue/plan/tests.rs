@@ -57,7 +57,10 @@ fn planned(all: Vec<Facts>, given: &[u64], lost: &[u64]) -> Plan {
 }
 
 fn choices(plan: &Plan) -> Vec<(u64, Choice)> {
-    plan.steps.iter().map(|step| (step.best.region.id, step.choice.clone())).collect()
+    plan.steps
+        .iter()
+        .map(|step| (step.best.region.id, step.choice.clone()))
+        .collect()
 }
 
 fn only_voter(store: u64, version: u64) -> Choice {
@@ -77,13 +80,13 @@ fn refusal(plan: &Plan) -> &str {
 
 #[test]
 fn the_highest_log_goes_on() {
-    let all = vec![
-        whole(1, &[1, 2, 3, 4, 5], (6, 90)),
-        whole(2, &[1, 2, 3, 4, 5], (7, 20)),
-    ];
+    let all = vec![whole(1, &[1, 2, 3, 4, 5], (6, 90)), whole(2, &[1, 2, 3, 4, 5], (7, 20))];
     let plan = planned(all, &[1, 2], &[3, 4, 5]);
     assert_eq!(choices(&plan), [(1, only_voter(2, 2))]);
-    assert_eq!((&plan.steps[0].lost[..], &plan.steps[0].others[..]), (&[StoreId(3), StoreId(4), StoreId(5)][..], &[StoreId(1)][..]));
+    assert_eq!(
+        (&plan.steps[0].lost[..], &plan.steps[0].others[..]),
+        (&[StoreId(3), StoreId(4), StoreId(5)][..], &[StoreId(1)][..])
+    );
     assert_eq!((plan.healthy, &plan.holes[..]), (0, &[][..]));
 }
 
@@ -104,7 +107,10 @@ fn regions_with_a_majority_are_left_alone() {
     joint.region.peers[0].set_role(PeerRole::DemotingVoter);
     joint.region.peers[3].set_role(PeerRole::IncomingVoter);
     // Of the new voters 2, 3 and 4 two are gone, of the old ones one.
-    assert_eq!(choices(&planned(vec![joint.clone()], &[1, 2], &[3, 4])), [(1, only_voter(1, 2))]);
+    assert_eq!(
+        choices(&planned(vec![joint.clone()], &[1, 2], &[3, 4])),
+        [(1, only_voter(1, 2))]
+    );
     assert_eq!(planned(vec![joint], &[1, 2, 3], &[4]).healthy, 1);
     let mut learner = whole(1, &[1, 2, 3], (6, 9));
     learner.region.peers[2].set_role(PeerRole::Learner);
@@ -117,9 +123,15 @@ fn all_that_is_left_must_be_seen() {
     let plan = planned(all, &[1], &[3, 4]);
     assert_eq!(plan.healthy, 1, "store 2 lives");
     let plan = planned(vec![whole(1, &[1, 2, 3, 4], (6, 9))], &[1], &[3, 4]);
-    assert_eq!(refusal(&plan), "store 2 holds a peer too: give its data or report, or name it as lost");
+    assert_eq!(
+        refusal(&plan),
+        "store 2 holds a peer too: give its data or report, or name it as lost"
+    );
     let lost: BTreeSet<_> = [StoreId(1)].into();
-    assert_eq!(super::plan(&[(StoreId(1), Vec::new())], &lost, false), Err(PlanError::LostIsHere(StoreId(1))));
+    assert_eq!(
+        super::plan(&[(StoreId(1), Vec::new())], &lost, false),
+        Err(PlanError::LostIsHere(StoreId(1)))
+    );
     assert_eq!(super::plan(&[], &BTreeSet::new(), false), Err(PlanError::NothingLost));
 }
 
@@ -128,7 +140,10 @@ fn a_region_does_not_grow_over_what_was_cut_out_of_it() {
     // Store 1 has not heard of the split that store 2 has.
     let all = vec![whole(1, &[1, 4, 5], (6, 9)), facts(2, 2, ("", "m"), 3, &[2, 4, 5], (6, 9))];
     let plan = planned(all, &[1, 2], &[4, 5]);
-    assert_eq!(refusal(&plan), "region 2 holds a part of its range, and is newer: what is left of this one is out of date");
+    assert_eq!(
+        refusal(&plan),
+        "region 2 holds a part of its range, and is newer: what is left of this one is out of date"
+    );
     assert_eq!(choices(&plan)[1], (2, only_voter(2, 3)));
 }
 
@@ -144,13 +159,19 @@ fn a_region_that_stands_still_goes_on_after_its_target() {
         }),
     );
     let plan = planned(vec![source.clone(), target.clone()], &[1], &[2, 3]);
-    assert!(refusal(&plan).starts_with("it stands still, to be merged into region 2"), "{}", refusal(&plan));
+    assert!(
+        refusal(&plan).starts_with("it stands still, to be merged into region 2"),
+        "{}",
+        refusal(&plan)
+    );
     assert_eq!(choices(&plan)[1], (2, only_voter(1, 2)));
 
     let mut saved = target;
     saved.region = crate::rescue::only_voter(&saved.region, &saved.region.peers[0], RegionEpoch::default());
     let plan = planned(vec![source, saved], &[1], &[2, 3]);
-    let Choice::OnlyVoter { rolls_back, .. } = plan.steps[0].choice else { panic!("{plan:?}") };
+    let Choice::OnlyVoter { rolls_back, .. } = plan.steps[0].choice else {
+        panic!("{plan:?}")
+    };
     assert!(rolls_back);
     assert_eq!((plan.steps.len(), plan.healthy), (1, 1));
 }

@@ -48,11 +48,18 @@ pub struct OfflineArgs {
 #[derive(Debug, clap::Subcommand)]
 enum Act {
     /// List the regions: range, epoch, peers, how far applied, and what the raft log holds.
-    Regions { data_dir: PathBuf },
+    Regions {
+        data_dir: PathBuf,
+    },
     /// Show all that is known of a region; exit code 1 if there is nothing.
-    Region { data_dir: PathBuf, id: u64 },
+    Region {
+        data_dir: PathBuf,
+        id: u64,
+    },
     /// Check every region: log against state, entries without a gap, own peer a member, ranges apart. Exit code 1 if there is a fault.
-    Check { data_dir: PathBuf },
+    Check {
+        data_dir: PathBuf,
+    },
     /// Print a digest of each region's data: equal on all stores at the same applied index.
     Digest {
         data_dir: PathBuf,
@@ -69,7 +76,9 @@ enum Act {
         region: Option<u64>,
     },
     /// Print what other machines must know of this store for `unsafe-recover --reports`.
-    Report { data_dir: PathBuf },
+    Report {
+        data_dir: PathBuf,
+    },
     UnsafeRecover(recover::RecoverArgs),
     DestroyRegion(recover::DestroyArgs),
     CreateRegion(recover::CreateArgs),
@@ -110,14 +119,21 @@ impl Disk {
     fn open(dir: &Path, config: &Config) -> anyhow::Result<Disk> {
         let data = dir.join("store");
         if !data.join("engine").is_dir() {
-            bail!("{} is no data directory of a store: wanted what --data-dir of `ferrite server` names", dir.display());
+            bail!(
+                "{} is no data directory of a store: wanted what --data-dir of `ferrite server` names",
+                dir.display()
+            );
         }
         let held = DataDir::open(dir, ByteSize(0)).map_err(|failure| match failure {
             Failure::DirLocked { .. } => anyhow::Error::from(failure).context("the store runs: stop it first"),
             failure => failure.into(),
         })?;
         let engine = Arc::new(FjallEngine::open(&data.join("engine"), &config.engine)?);
-        let log = Arc::new(EngineLog::open(&data.join("raft-log"), &config.raft_log, Box::new(end_process))?);
+        let log = Arc::new(EngineLog::open(
+            &data.join("raft-log"),
+            &config.raft_log,
+            Box::new(end_process),
+        )?);
         let snapshots = FileSnapshots::open(&data.join("snapshots")).context("open raft snapshots")?;
         let ident = store::read_ident(&*engine)?;
         let ident = ident.with_context(|| format!("the store in {} never joined a cluster", dir.display()))?;

@@ -80,7 +80,11 @@ struct Survivors {
 
 impl Survivors {
     fn open(args: &RecoverArgs, open: impl Fn(&Path) -> anyhow::Result<Disk>) -> anyhow::Result<Survivors> {
-        let here = args.data_dirs.iter().map(|dir| open(dir)).collect::<anyhow::Result<Vec<_>>>()?;
+        let here = args
+            .data_dirs
+            .iter()
+            .map(|dir| open(dir))
+            .collect::<anyhow::Result<Vec<_>>>()?;
         let cluster = here.first().context("no data directory is given")?.cluster;
         if here.iter().any(|disk| disk.cluster != cluster) {
             bail!("the stores belong to different clusters");
@@ -116,7 +120,11 @@ impl Survivors {
 }
 
 /// Runs `unsafe-recover`; whether nothing is left to do.
-pub fn recover(out: &mut Output<impl Write>, args: &RecoverArgs, open: impl Fn(&Path) -> anyhow::Result<Disk>) -> anyhow::Result<bool> {
+pub fn recover(
+    out: &mut Output<impl Write>,
+    args: &RecoverArgs,
+    open: impl Fn(&Path) -> anyhow::Result<Disk>,
+) -> anyhow::Result<bool> {
     let survivors = Survivors::open(args, open)?;
     let first = survivors.plan(args)?;
     out.table(first.steps.iter().map(|step| row(step, out.form)).collect())?;
@@ -134,7 +142,8 @@ pub fn recover(out: &mut Output<impl Write>, args: &RecoverArgs, open: impl Fn(&
         plan.steps.retain(|step| !failed.contains(&step.best.id()));
         let waits = plan.steps.iter().any(|step| matches!(step.choice, Choice::ApplyLog { .. }));
         // A log may divide a region: how regions lie is known only once all logs are applied.
-        plan.steps.retain(|step| !waits || matches!(step.choice, Choice::ApplyLog { .. }));
+        plan.steps
+            .retain(|step| !waits || matches!(step.choice, Choice::ApplyLog { .. }));
         if !carry_out(&survivors, &plan, &mut failed)? {
             return Ok(farewell(&survivors.plan(args)?, out.form));
         }
@@ -177,7 +186,10 @@ fn carry_out_one(rescue: &mut Rescue, step: &Step) -> Result<String, RescueError
         Choice::OnlyVoter { above, rolls_back, .. } => {
             let region = rescue.make_only_voter(id, above, rolls_back)?;
             let epoch = region::epoch(&region);
-            Ok(format!("is the only voter, of version {} and conf_ver {}", epoch.version, epoch.conf_ver))
+            Ok(format!(
+                "is the only voter, of version {} and conf_ver {}",
+                epoch.version, epoch.conf_ver
+            ))
         }
         Choice::ApplyLog { .. } => Ok(format!("applied its log up to entry {}", rescue.apply_log(id)?)),
         Choice::Refused(_) => Ok("left as it is".to_owned()),
@@ -185,7 +197,9 @@ fn carry_out_one(rescue: &mut Rescue, step: &Step) -> Result<String, RescueError
 }
 
 fn row(step: &Step, form: Form) -> Vec<Field> {
-    let (best, ids) = (&step.best, |stores: &[StoreId]| json!(stores.iter().map(|store| store.0).collect::<Vec<_>>()));
+    let (best, ids) = (&step.best, |stores: &[StoreId]| {
+        json!(stores.iter().map(|store| store.0).collect::<Vec<_>>())
+    });
     let (action, reason) = match &step.choice {
         Choice::ApplyLog { .. } => ("apply its log, then look again", None),
         Choice::OnlyVoter { rolls_back: true, .. } => ("give its merge up, make it the only voter", None),
@@ -209,7 +223,11 @@ fn row(step: &Step, form: Form) -> Vec<Field> {
 
 /// What the table does not say.
 fn tell(plan: &Plan, form: Form) {
-    eprintln!("{} regions keep a majority of their voters, {} do not", plan.healthy, plan.steps.len());
+    eprintln!(
+        "{} regions keep a majority of their voters, {} do not",
+        plan.healthy,
+        plan.steps.len()
+    );
     if !plan.steps.is_empty() {
         eprintln!(
             "what only the lost stores had is gone; `unconfirmed` entries count as committed from here on, though perhaps nobody was told so"
@@ -252,13 +270,19 @@ impl Disk {
 /// Runs `destroy-region`.
 pub fn destroy(args: &DestroyArgs, open: impl Fn(&Path) -> anyhow::Result<Disk>) -> anyhow::Result<bool> {
     let (disk, id) = (open(&args.data_dir)?, RegionId(args.id));
-    let facts = disk.facts()?.into_iter().find(|facts| facts.id() == id && facts.state.holds_range());
+    let facts = disk
+        .facts()?
+        .into_iter()
+        .find(|facts| facts.id() == id && facts.state.holds_range());
     let Some(facts) = facts else {
         eprintln!("the store has no data of region {id}");
         return Ok(false);
     };
     if !args.yes {
-        bail!("this destroys store {}'s replica of region {id} with all its data: say --yes to do it", disk.id);
+        bail!(
+            "this destroys store {}'s replica of region {id} with all its data: say --yes to do it",
+            disk.id
+        );
     }
     disk.rescue()?.destroy(&facts)?;
     eprintln!("store {}'s replica of region {id} is destroyed", disk.id);
@@ -281,10 +305,16 @@ pub fn create(form: Form, args: &CreateArgs, open: impl Fn(&Path) -> anyhow::Res
         ..Region::default()
     };
     if !args.yes {
-        bail!("this makes an empty region on store {}; if its data is anywhere, that is lost: say --yes to do it", disk.id);
+        bail!(
+            "this makes an empty region on store {}; if its data is anywhere, that is lost: say --yes to do it",
+            disk.id
+        );
     }
     let made = disk.rescue()?.create(region, &disk.facts()?)?;
     let epoch = region::epoch(&made);
-    eprintln!("store {} holds region {}, empty, of version {} and conf_ver {}", disk.id, made.id, epoch.version, epoch.conf_ver);
+    eprintln!(
+        "store {} holds region {}, empty, of version {} and conf_ver {}",
+        disk.id, made.id, epoch.version, epoch.conf_ver
+    );
     Ok(true)
 }

@@ -72,8 +72,18 @@ pub fn region(disk: &Disk, out: &mut Output<impl Write>, id: RegionId) -> anyhow
         ("truncated_term", facts.log.truncated.term.into()),
         ("since_version", facts.since.version.into()),
         ("since_conf_ver", facts.since.conf_ver.into()),
-        ("merging_into", facts.merging.as_ref().map_or(Value::Null, |merging| merging.target.id.into())),
-        ("merged_into", if facts.merged_into.is_some() { facts.merged_into.0.into() } else { Value::Null }),
+        (
+            "merging_into",
+            facts.merging.as_ref().map_or(Value::Null, |merging| merging.target.id.into()),
+        ),
+        (
+            "merged_into",
+            if facts.merged_into.is_some() {
+                facts.merged_into.0.into()
+            } else {
+                Value::Null
+            },
+        ),
     ]);
     if facts.state.holds_range() {
         for family in offline::digest(&*disk.engine.snapshot(), &facts.region)? {
