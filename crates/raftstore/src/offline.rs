@@ -1,5 +1,5 @@
-//! What a stopped store's disk tells of its regions, and whether its records agree with each other. Reads alone; nothing here is on the
-//! way of a running store.
+//! What a store's disk tells of its regions, and whether its records agree with each other. Reads alone; a store that runs is asked only
+//! when its regions are to be rescued.
 
 use std::collections::BTreeSet;
 
@@ -146,10 +146,21 @@ pub fn read(store: StoreId, engine: &dyn Engine, log: &dyn RaftLog) -> Result<Ve
     Ok(all)
 }
 
+/// Looks at a log that seems damaged.
+const FIND_AGAIN: u32 = 3;
+
 /// A region's log as a start finds it; `applied` tells whether a split has just made it.
 pub(crate) fn find(log: &dyn RaftLog, id: RegionId, applied: LogPosition) -> Result<Found> {
-    let found = log.find(id).map_err(|source| Error::Log { act: "read", source })?;
-    let found = found.unwrap_or_default();
+    let mut found = log.find(id);
+    // A store that runs may compact a log while it is looked at.
+    for _ in 0..FIND_AGAIN {
+        if found.is_err() {
+            found = log.find(id);
+        }
+    }
+    let found = found
+        .map_err(|source| Error::Log { act: "read", source })?
+        .unwrap_or_default();
     match applied == INITIAL && found.last_index < INITIAL.index {
         true => Ok(store::begun(&found.state)),
         false => Ok(found),

@@ -21,7 +21,7 @@ use proto::ferrite_raft::{Command, RaftState, RegionState, region_state};
 use proto::metapb::{Peer, PeerRole, Region, RegionEpoch};
 use raft::eraftpb::{Entry, EntryType};
 
-pub use self::plan::{Choice, Plan, PlanError, Step, plan};
+pub use self::plan::{Choice, Plan, PlanError, Step, lost_voters, plan};
 use crate::apply::{Applier, ApplyTask, Committed, Outcome, Wait};
 use crate::command::ConfKind;
 use crate::config::Config;
@@ -37,6 +37,15 @@ use crate::{Error, region};
 /// hearing of it, and the placement driver believes no region with a lower epoch or term than it heard of. Regions change a few times
 /// an hour at most; the counters have 64 bits.
 pub const RAISE: u64 = 1 << 16;
+
+/// What a store that runs is told to do with its replica of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// All of its log counts as committed, and is applied.
+    ApplyLog,
+    /// It becomes the only voter, under an epoch higher than `above`; one that stands still to be merged goes on if `rolls_back`.
+    OnlyVoter { above: RegionEpoch, rolls_back: bool },
+}
 
 /// Bytes of entries that are applied together.
 const APPLY_BYTES: u64 = 8 << 20;
@@ -220,9 +229,8 @@ impl Rescue {
     fn refuse_own_removal(&self, id: RegionId, applied: u64, last: u64) -> Result<()> {
         let peer = self.peers.get(&id).map_or(0, |peer| peer.0);
         self.each_chunk(id, applied, last, |entries| {
-            for entry in entries.iter().filter(|entry| changes_conf(entry)) {
-                let removes = removed_by(entry)?.contains(&peer);
-                if removes {
+            for entry in entries {
+                if removes(entry, peer) {
                     let index = entry.index;
                     return refused(
                         id,
@@ -381,6 +389,11 @@ fn removed_by(entry: &Entry) -> Result<Vec<u64>> {
     let changes = command.conf_change.unwrap_or_default().changes;
     let removals = changes.into_iter().filter(|one| one.kind() == ConfKind::Remove);
     Ok(removals.filter_map(|one| Some(one.peer?.id)).collect())
+}
+
+/// Whether an entry removes a peer, or may: one that cannot be read is not to be applied.
+pub(crate) fn removes(entry: &Entry, peer: u64) -> bool {
+    changes_conf(entry) && removed_by(entry).map_or(true, |peers| peers.contains(&peer))
 }
 
 /// The higher of two logs' ends, by raft's order.

@@ -129,7 +129,7 @@ fn best_of<'a>(all: &[&'a Facts]) -> &'a Facts {
 }
 
 /// The stores of voters that are gone, if those left are no majority: of the old voters or, in a joint state, of the new ones.
-fn lost_voters(region: &Region, lost: &BTreeSet<StoreId>) -> Option<Vec<StoreId>> {
+pub fn lost_voters(region: &Region, lost: &BTreeSet<StoreId>) -> Option<Vec<StoreId>> {
     let is_lost = |peer: &&Peer| lost.contains(&StoreId(peer.store_id));
     let lacks_majority = |without: PeerRole| {
         let votes = |peer: &&Peer| peer.role() != PeerRole::Learner && peer.role() != without;

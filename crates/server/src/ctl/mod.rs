@@ -8,6 +8,7 @@ mod locks;
 mod member;
 mod offline;
 mod output;
+mod rescue;
 mod rule;
 mod schedule;
 mod text;
@@ -110,6 +111,7 @@ pub enum Command {
     Hot(schedule::HotArgs),
     Region(inspect::RegionArgs),
     Member(member::MemberArgs),
+    UnsafeRecover(rescue::RescueArgs),
     Offline(offline::OfflineArgs),
     /// Print a fresh timestamp.
     Tso,
@@ -152,6 +154,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Hot(hot) => schedule::hot(&client, &mut out, &hot).await,
         Command::Region(region) => inspect::regions(&client, &mut out, &region).await,
         Command::Member(member) => member::run(&client, &mut out, &member, time).await,
+        Command::UnsafeRecover(rescue) => rescue::run(&client, &mut out, &rescue, time).await,
         Command::Tso => inspect::tso(&client, &mut out).await,
         Command::Txn(_) | Command::Mvcc { .. } | Command::Locks(_) | Command::Offline(_) => {
             unreachable!("served above, by a client of its own or by none")

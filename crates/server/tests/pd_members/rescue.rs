@@ -137,12 +137,7 @@ async fn the_best_replica_goes_on_once_most_are_gone() {
         "{}",
         text(&running.stderr)
     );
-    (3..=5).for_each(|node| cluster.nodes[node].kill());
-    let mut reached = last_indexes(&cluster, &[3, 4, 5]);
-    cluster.nodes[2].kill();
-    let survivors = last_indexes(&cluster, &[1, 2]);
-    reached.retain(|region, last| survivors.get(region).is_none_or(|had| had < last));
-    assert_eq!(reached, BTreeMap::new(), "the load rested, so the survivor had all of it");
+    kill_with_survivors_ahead(&mut cluster);
     (3..=5).for_each(|node| cluster.nodes[node].wipe());
 
     recover(&cluster, &ids);
@@ -173,6 +168,16 @@ async fn the_best_replica_goes_on_once_most_are_gone() {
         must(&cluster, &["offline", "check", &dir(&cluster, node)]);
         must(&cluster, &["offline", "compare", &dir(&cluster, 1), &dir(&cluster, node)]);
     }
+}
+
+/// Kills what runs: the stores that will be lost, then the second survivor, which must have all that they had.
+fn kill_with_survivors_ahead(cluster: &mut Cluster) {
+    (3..=5).for_each(|node| cluster.nodes[node].kill());
+    let mut reached = last_indexes(cluster, &[3, 4, 5]);
+    cluster.nodes[2].kill();
+    let survivors = last_indexes(cluster, &[1, 2]);
+    reached.retain(|region, last| survivors.get(region).is_none_or(|had| had < last));
+    assert_eq!(reached, BTreeMap::new(), "the load rested, so the survivor had all of it");
 }
 
 /// The highest index in the raft logs of each region on some stores that do not run.
@@ -268,4 +273,63 @@ async fn a_store_that_lost_its_disk_is_replaced() {
     cluster.nodes[1].kill();
     must_read_all(&client, &written).await;
     write(&client, &mut written, "after", 5).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_that_runs_goes_on_without_most_of_its_stores() {
+    let (mut cluster, _config) = start(5);
+    must(&cluster, &["rule", "set", "app/copies", "--count", "5"]);
+    let ids: Vec<u64> = (1..=5).map(|node| cluster.nodes[node].store_id()).collect();
+    must_lie_on(&cluster, &ids);
+    let client = connect(&cluster).await;
+    let mut written = Written::new();
+    write(&client, &mut written, "early", 20).await;
+    // As before, so that one survivor is the better one.
+    cluster.nodes[1].kill();
+    write(&client, &mut written, "late", 20).await;
+    kill_with_survivors_ahead(&mut cluster);
+    let lost = ids[2..].iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let unsafe_recover = ["unsafe-recover", "--json", "--lost-stores", &lost];
+    let silent = must_end(&cluster, 2, &unsafe_recover);
+    assert!(
+        text(&silent.stderr).contains("does not answer: name it as lost"),
+        "{}",
+        text(&silent.stderr)
+    );
+    [1, 2].into_iter().for_each(|node| cluster.nodes[node].start());
+    [1, 2].into_iter().for_each(|node| cluster.nodes[node].must_be_ready());
+
+    let dry = rows(&must(&cluster, &unsafe_recover));
+    assert_eq!(dry.len(), REGIONS.len());
+    assert!(dry.iter().all(|row| row["store"] == ids[1]), "{dry:?}");
+    let early = must_end(&cluster, 2, &[&unsafe_recover[..], &["--yes"]].concat());
+    assert!(
+        text(&early.stderr).contains("heard of a moment ago"),
+        "{}",
+        text(&early.stderr)
+    );
+    must_in_time(&cluster, &["store", "remove", &ids[2].to_string(), "--yes"]);
+    // The placement driver may be restarted at any time; it believes then for a while that all stores live.
+    cluster.nodes[0].kill();
+    cluster.nodes[0].start();
+    cluster.nodes[0].must_be_ready();
+    must_in_time(&cluster, &[&unsafe_recover[..], &["--yes"]].concat());
+    let again = must(&cluster, &[&unsafe_recover[..], &["--yes"]].concat());
+    assert!(
+        text(&again.stderr).starts_with("5 regions keep a majority"),
+        "{}",
+        text(&again.stderr)
+    );
+    must_read_all(&client, &written).await;
+    write(&client, &mut written, "after", 5).await;
+
+    let new = (3..=5).map(|node| {
+        cluster.nodes[node].wipe();
+        cluster.nodes[node].start();
+        cluster.nodes[node].must_be_ready();
+        cluster.nodes[node].store_id()
+    });
+    let stores: Vec<u64> = ids[..2].iter().copied().chain(new.collect::<Vec<_>>()).collect();
+    must_lie_on(&cluster, &stores);
+    must_read_all(&client, &written).await;
 }

@@ -1,7 +1,7 @@
 //! `offline`: the data directory of a store that does not run. Shows its regions, checks and compares them, and lets regions go on that
 //! lost most of their voters for good ([`raftstore::rescue`]).
 
-mod recover;
+pub(super) mod recover;
 mod report;
 mod show;
 
@@ -105,7 +105,7 @@ pub fn run(out: &mut Output<impl Write>, args: &OfflineArgs) -> anyhow::Result<b
 }
 
 /// What a store keeps on disk, held so that the store cannot start meanwhile.
-struct Disk {
+pub(super) struct Disk {
     cluster: ClusterId,
     id: StoreId,
     engine: Arc<FjallEngine>,

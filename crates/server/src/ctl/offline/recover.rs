@@ -196,7 +196,7 @@ fn carry_out_one(rescue: &mut Rescue, step: &Step) -> Result<String, RescueError
     }
 }
 
-fn row(step: &Step, form: Form) -> Vec<Field> {
+pub(in crate::ctl) fn row(step: &Step, form: Form) -> Vec<Field> {
     let (best, ids) = (&step.best, |stores: &[StoreId]| {
         json!(stores.iter().map(|store| store.0).collect::<Vec<_>>())
     });
@@ -222,7 +222,7 @@ fn row(step: &Step, form: Form) -> Vec<Field> {
 }
 
 /// What the table does not say.
-fn tell(plan: &Plan, form: Form) {
+pub(in crate::ctl) fn tell(plan: &Plan, form: Form) {
     eprintln!(
         "{} regions keep a majority of their voters, {} do not",
         plan.healthy,
