@@ -6,7 +6,7 @@ use base::{RegionId, StoreId};
 use bytes::Bytes;
 use proto::metapb::{Peer, PeerRole, Region, RegionEpoch};
 
-use super::log_order;
+use super::{RAISE, log_order};
 use crate::merge;
 use crate::offline::{Facts, State};
 use crate::region;
@@ -124,8 +124,12 @@ fn check_stores(stores: &[(StoreId, Vec<Facts>)], lost: &BTreeSet<StoreId>) -> R
 }
 
 fn best_of<'a>(all: &[&'a Facts]) -> &'a Facts {
+    // One that was recovered before is of a later life than those that were not there then, whatever their logs say.
+    let conf_ver = |facts: &Facts| region::epoch(&facts.region).conf_ver;
+    let newest = all.iter().map(|facts| conf_ver(facts)).max().unwrap_or_default();
+    let living = all.iter().filter(|facts| conf_ver(facts) + RAISE / 2 > newest);
     let rank = |facts: &&&Facts| (log_order(facts.log.last), facts.applied.index, std::cmp::Reverse(facts.store));
-    all.iter().max_by_key(rank).expect("a region is noted with its first replica")
+    living.max_by_key(rank).expect("a region is noted with its first replica")
 }
 
 /// The stores of voters that are gone, if those left are no majority: of the old voters or, in a joint state, of the new ones.

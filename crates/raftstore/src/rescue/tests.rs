@@ -342,3 +342,29 @@ fn equal_data_gives_equal_digests() {
     other.engine.write(batch).expect("memory writes");
     assert_ne!(offline::sum(&digest(&one)), offline::sum(&digest(&other)));
 }
+
+#[test]
+fn an_empty_region_takes_the_place_of_one_that_is_gone() {
+    let disk = Disk::default().with(&range(1, "", "m"), entries(vec![put("a", 2), put("b", 2)]));
+    let gone = |id, start, end| Region {
+        peers: vec![peer(1, 1)],
+        ..range(id, start, end)
+    };
+    let all = disk.facts();
+    for bad in [gone(2, "k", ""), gone(2, "x", "n"), range(2, "m", ""), gone(1, "m", "")] {
+        assert!(disk.open().create(bad.clone(), &all).is_err(), "{bad:?}");
+    }
+    disk.open().create(gone(2, "m", ""), &all).expect("nobody holds the range");
+    let facts = disk.fact(2);
+    assert_eq!(
+        (facts.region.peers.len(), facts.applied.index, facts.log.term),
+        (1, 5, 6 + RAISE)
+    );
+    assert_eq!(region::epoch(&facts.region).version, NOW.version + RAISE);
+    assert_eq!(disk.faults(), []);
+
+    disk.open().destroy(&disk.fact(1)).expect("memory writes");
+    assert_eq!((disk.fact(1).state, disk.value("a")), (State::Tombstone, None));
+    assert_eq!(disk.faults(), []);
+    assert_eq!(disk.open().store.regions(), [RegionId(2)]);
+}

@@ -91,6 +91,16 @@ fn the_highest_log_goes_on() {
 }
 
 #[test]
+fn a_replica_that_was_recovered_before_comes_first() {
+    let mut saved = whole(2, &[1, 2, 3], (6, 9));
+    saved.region = crate::rescue::only_voter(&saved.region, &saved.region.peers[1], RegionEpoch::default());
+    // Store 1 was taken for lost then.
+    let found_again = whole(1, &[1, 2, 3], (6, 12));
+    let plan = planned(vec![found_again, saved], &[1, 2], &[3]);
+    assert_eq!((plan.steps, plan.healthy), (vec![], 1));
+}
+
+#[test]
 fn a_log_is_applied_before_more_is_decided() {
     let mut behind = whole(1, &[1, 2, 3], (6, 9));
     (behind.applied.index, behind.log.commit) = (7, 0);
