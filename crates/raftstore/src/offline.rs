@@ -13,7 +13,7 @@ use crate::merge::Merging;
 use crate::snapshot::{Key, Snapshots};
 use crate::storage::LogPosition;
 use crate::store::{self, INITIAL};
-use crate::{Error, Result, region};
+use crate::{Error, Result, region, rescue};
 
 /// What this store's peer of a region is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Facts {
     pub store: StoreId,
     /// As last applied; without peers if [`State::Empty`], or once nothing is left of a tombstone.
     pub region: Region,
+    /// The same with all changes of membership that are known to be committed: after a crash the engine may be far behind the log.
+    pub known: Region,
     /// This store's.
     pub peer: PeerId,
     pub state: State,
@@ -106,7 +108,13 @@ pub fn read(store: StoreId, engine: &dyn Engine, log: &dyn RaftLog) -> Result<Ve
             index: apply.applied_index,
             term: apply.applied_term,
         };
-        let log = log_facts(log, id, applied)?;
+        let entries = log;
+        let log = log_facts(entries, id, applied)?;
+        let commit = log.commit.max(applied.index).min(log.last.index);
+        let known = match record.state() {
+            region_state::State::Tombstone => region.clone(),
+            _ => with_members(region.clone(), applied.index, commit, entries)?,
+        };
         let state = match record.state() {
             region_state::State::Tombstone => State::Tombstone,
             _ if applied.index < log.truncated.index => State::Applying,
@@ -116,6 +124,7 @@ pub fn read(store: StoreId, engine: &dyn Engine, log: &dyn RaftLog) -> Result<Ve
         all.push(Facts {
             store,
             region,
+            known,
             peer: PeerId(record.peer_id),
             state,
             merging: store::merging_of(&record),
@@ -132,6 +141,7 @@ pub fn read(store: StoreId, engine: &dyn Engine, log: &dyn RaftLog) -> Result<Ve
         };
         all.push(Facts {
             store,
+            known: region.clone(),
             region,
             peer: PeerId(0),
             state: State::Empty,
@@ -144,6 +154,26 @@ pub fn read(store: StoreId, engine: &dyn Engine, log: &dyn RaftLog) -> Result<Ve
     }
     all.sort_by_key(Facts::id);
     Ok(all)
+}
+
+/// The region after the changes of membership in the entries behind `applied`, up to and with `commit`. A log that has a gap there is
+/// followed to the gap.
+fn with_members(mut region: Region, applied: u64, commit: u64, log: &dyn RaftLog) -> Result<Region> {
+    let mut done = applied;
+    while done < commit {
+        let entries = log.entries(RegionId(region.id), done + 1, commit + 1, LOOK_BYTES);
+        let entries = entries.map_err(|source| Error::Log { act: "read", source })?;
+        if entries.first().is_none_or(|first| first.index != done + 1) {
+            break;
+        }
+        done += entries.len() as u64;
+        for entry in entries {
+            if let Some(next) = rescue::members_after(&region, &entry)? {
+                region = next;
+            }
+        }
+    }
+    Ok(region)
 }
 
 /// Looks at a log that seems damaged.

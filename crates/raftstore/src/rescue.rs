@@ -23,7 +23,7 @@ use raft::eraftpb::{Entry, EntryType};
 
 pub use self::plan::{Choice, Plan, PlanError, Step, lost_voters, plan};
 use crate::apply::{Applier, ApplyTask, Committed, Outcome, Wait};
-use crate::command::ConfKind;
+use crate::command::{self, ConfKind};
 use crate::config::Config;
 use crate::log::RaftLog;
 use crate::offline::{Facts, find, last_position};
@@ -389,6 +389,22 @@ fn removed_by(entry: &Entry) -> Result<Vec<u64>> {
     let changes = command.conf_change.unwrap_or_default().changes;
     let removals = changes.into_iter().filter(|one| one.kind() == ConfKind::Remove);
     Ok(removals.filter_map(|one| Some(one.peer?.id)).collect())
+}
+
+/// The region after an entry, if that changes its membership.
+pub(crate) fn members_after(region: &Region, entry: &Entry) -> std::result::Result<Option<Region>, Error> {
+    if !changes_conf(entry) {
+        return Ok(None);
+    }
+    if entry.context.is_empty() {
+        return Ok(Some(command::leave_joint(region)));
+    }
+    let command = Command::decode(Bytes::clone(&entry.context)).map_err(|source| Error::Decode {
+        what: "raft entry",
+        source,
+    })?;
+    let changes = command.conf_change.unwrap_or_default().changes;
+    Ok(command::apply_conf_change(region, command.epoch.unwrap_or_default(), &changes).ok())
 }
 
 /// Whether an entry removes a peer, or may: one that cannot be read is not to be applied.

@@ -75,7 +75,7 @@ impl RescueService {
         let id = RegionId(request.region_id);
         let facts = facts.iter().find(|facts| facts.id() == id && facts.state.holds_range());
         let facts = facts.ok_or_else(|| "this store has no data of it".to_owned())?;
-        match lost_voters(&facts.region, &lost) {
+        match lost_voters(&facts.known, &lost) {
             Some(_) => Ok(()),
             None => Err("it keeps a majority of its voters".to_owned()),
         }
@@ -158,6 +158,7 @@ fn to_wire(facts: &Facts) -> RegionFacts {
         }),
         last_index: log.last.index,
         last_term: log.last.term,
+        known: Some(facts.known.clone()),
     }
 }
 
@@ -185,6 +186,7 @@ pub fn from_wire(store: StoreId, wire: RegionFacts) -> Facts {
         },
         since: state.since.unwrap_or_default(),
         region: state.region.unwrap_or_default(),
+        known: wire.known.unwrap_or_default(),
         merging,
         merged_into: RegionId(0),
         applied,
@@ -214,6 +216,7 @@ mod tests {
                 start_key: "a".into(),
                 ..Region::default()
             },
+            known: Region::default(),
             peer: PeerId(70),
             state: State::Normal,
             merging: None,

@@ -94,7 +94,7 @@ pub fn plan(stores: &[(StoreId, Vec<Facts>)], lost: &BTreeSet<StoreId>, gives_up
         gives_up_merges,
     };
     for facts in best.values() {
-        match lost_voters(&facts.region, lost) {
+        match lost_voters(&facts.known, lost) {
             None => plan.healthy += 1,
             Some(gone) => plan.steps.push(Step {
                 best: (*facts).clone(),
@@ -192,7 +192,7 @@ impl View<'_> {
             !self.lost.contains(&store) && !self.given.contains(&store)
         };
         let unseen: Vec<String> = best
-            .region
+            .known
             .peers
             .iter()
             .filter(unseen)

@@ -159,6 +159,7 @@ fn all_of_the_log_is_applied_and_one_voter_is_left() {
     ]);
     let disk = Disk::default().with(&range(1, "", ""), log);
     assert_eq!(disk.fact(1).applied.index, 5);
+    assert_eq!(disk.fact(1).known.peers.len(), 3, "7 is committed, 8 may not be");
     let above = RegionEpoch { conf_ver: 9, version: 1 };
     let region = disk.open().make_only_voter(ID, above, false).expect("it has all it needs");
     let facts = must_be_only_voter(&disk, 1, RegionEpoch { conf_ver: 9, version: 2 });
@@ -367,4 +368,15 @@ fn an_empty_region_takes_the_place_of_one_that_is_gone() {
     assert_eq!((disk.fact(1).state, disk.value("a")), (State::Tombstone, None));
     assert_eq!(disk.faults(), []);
     assert_eq!(disk.open().store.regions(), [RegionId(2)]);
+}
+
+#[test]
+fn committed_members_are_known_before_they_are_applied() {
+    let log = entries(vec![put("a", 2), conf_change(ConfKind::AddVoter, peer(14, 4))]);
+    let disk = Disk::default().with(&range(1, "", ""), log);
+    let facts = disk.fact(1);
+    assert_eq!(
+        (facts.region.peers.len(), facts.known.peers.len(), facts.applied.index),
+        (3, 4, 5)
+    );
 }

@@ -332,3 +332,79 @@ async fn a_cluster_that_runs_goes_on_without_most_of_its_stores() {
     must_lie_on(&cluster, &stores);
     must_read_all(&client, &written).await;
 }
+
+/// Has one copy of each region lie on a store, but for one region, which is to lie on another.
+fn must_lie_apart(cluster: &Cluster, most: u64, (one, there): (&str, u64)) {
+    let deadline = MonoTime::now() + 2 * PATIENCE;
+    loop {
+        let regions = rows(&cluster.ctl(&["region", "--json"]));
+        let mut lie = regions.len() == REGIONS.len();
+        for region in &regions {
+            let (id, voters) = (region["id"].to_string(), &region["voters"]);
+            let (to, from) = if id == one { (there, most) } else { (most, there) };
+            if *voters == serde_json::json!([from]) {
+                // Refused while an order stands: asked again.
+                let _asked = cluster.ctl(&["operator", "add", "transfer-peer", &id, &from.to_string(), &to.to_string()]);
+            }
+            lie &= *voters == serde_json::json!([to]) && region["learners"] == serde_json::json!([]);
+        }
+        if lie {
+            return;
+        }
+        assert!(MonoTime::now() < deadline, "{regions:?}\n{}", cluster.logs());
+        std::thread::park_timeout(std::time::Duration::from_millis(200));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_empty_region_stands_in_where_no_copy_is_left() {
+    let (mut cluster, _config) = start(2);
+    must(&cluster, &["scheduler", "balance", "off"]);
+    must(&cluster, &["rule", "set", "app/copies", "--count", "1"]);
+    let ids: Vec<u64> = (1..=2).map(|node| cluster.nodes[node].store_id()).collect();
+    let (kept, lost) = (1, 2);
+    let (kept_id, lost_id) = (ids[0], ids[1].to_string());
+    let region = rows(&must(&cluster, &["region", "--json", "--key", "c"]))[0]["id"].to_string();
+    must_lie_apart(&cluster, kept_id, (&region, ids[1]));
+    let client = connect(&cluster).await;
+    let mut written = Written::new();
+    write(&client, &mut written, "early", 10).await;
+    for node in [lost, kept] {
+        cluster.nodes[node].kill();
+    }
+    cluster.nodes[lost].wipe();
+
+    let data = dir(&cluster, kept);
+    let told = must(&cluster, &["offline", "unsafe-recover", "--lost-stores", &lost_id, &data]);
+    let hole = "none of the given stores holds anything from c to d";
+    assert!(text(&told.stderr).contains(hole), "{}", text(&told.stderr));
+    let create = |start| {
+        [
+            "offline",
+            "create-region",
+            &data,
+            &region,
+            "--start",
+            start,
+            "--end",
+            "d",
+            "--yes",
+        ]
+    };
+    let taken = must_end(&cluster, 2, &create("b"));
+    assert!(
+        text(&taken.stderr).contains("another region of this store"),
+        "{}",
+        text(&taken.stderr)
+    );
+    must(&cluster, &create("c"));
+    must(&cluster, &["offline", "check", &data]);
+    cluster.nodes[kept].start();
+    cluster.nodes[kept].must_be_ready();
+    must_lie_apart(&cluster, kept_id, (&region, kept_id));
+    written.retain(|key, _| !key.starts_with('c'));
+    let client = connect(&cluster).await;
+    assert_eq!(client.get("c-early-0".to_owned()).await.expect("the region serves"), None);
+    write(&client, &mut written, "after", 5).await;
+    must_read_all(&client, &written).await;
+}

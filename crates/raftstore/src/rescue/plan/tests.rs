@@ -20,8 +20,9 @@ fn facts(store: u64, id: u64, range: (&str, &str), version: u64, stores: &[u64],
         term: last.0,
         index: last.1,
     };
-    Facts {
+    let mut facts = Facts {
         store: StoreId(store),
+        known: Region::default(),
         region: Region {
             id,
             start_key: range.0.to_owned().into(),
@@ -42,7 +43,9 @@ fn facts(store: u64, id: u64, range: (&str, &str), version: u64, stores: &[u64],
             last,
             ..LogFacts::default()
         },
-    }
+    };
+    facts.known = facts.region.clone();
+    facts
 }
 
 fn whole(store: u64, stores: &[u64], last: (u64, u64)) -> Facts {
@@ -94,6 +97,7 @@ fn the_highest_log_goes_on() {
 fn a_replica_that_was_recovered_before_comes_first() {
     let mut saved = whole(2, &[1, 2, 3], (6, 9));
     saved.region = crate::rescue::only_voter(&saved.region, &saved.region.peers[1], RegionEpoch::default());
+    saved.known = saved.region.clone();
     // Store 1 was taken for lost then.
     let found_again = whole(1, &[1, 2, 3], (6, 12));
     let plan = planned(vec![found_again, saved], &[1, 2], &[3]);
@@ -116,6 +120,7 @@ fn regions_with_a_majority_are_left_alone() {
     let mut joint = whole(1, &[1, 2, 3, 4], (6, 9));
     joint.region.peers[0].set_role(PeerRole::DemotingVoter);
     joint.region.peers[3].set_role(PeerRole::IncomingVoter);
+    joint.known = joint.region.clone();
     // Of the new voters 2, 3 and 4 two are gone, of the old ones one.
     assert_eq!(
         choices(&planned(vec![joint.clone()], &[1, 2], &[3, 4])),
@@ -124,6 +129,7 @@ fn regions_with_a_majority_are_left_alone() {
     assert_eq!(planned(vec![joint], &[1, 2, 3], &[4]).healthy, 1);
     let mut learner = whole(1, &[1, 2, 3], (6, 9));
     learner.region.peers[2].set_role(PeerRole::Learner);
+    learner.known = learner.region.clone();
     assert_eq!(planned(vec![learner], &[1, 2], &[3]).healthy, 1, "learners do not vote");
 }
 
@@ -178,6 +184,7 @@ fn a_region_that_stands_still_goes_on_after_its_target() {
 
     let mut saved = target;
     saved.region = crate::rescue::only_voter(&saved.region, &saved.region.peers[0], RegionEpoch::default());
+    saved.known = saved.region.clone();
     let plan = planned(vec![source, saved], &[1], &[2, 3]);
     let Choice::OnlyVoter { rolls_back, .. } = plan.steps[0].choice else {
         panic!("{plan:?}")
@@ -197,4 +204,15 @@ fn what_nobody_holds_is_told() {
     let text: Vec<_> = holes.iter().map(|(start, end)| (&start[..], &end[..])).collect();
     assert_eq!(text, [(&b""[..], &b"b"[..]), (b"f", b"g"), (b"h", b"")]);
     assert_eq!(planned(Vec::new(), &[1], &[2]).holes, [(Bytes::new(), Bytes::new())]);
+}
+
+#[test]
+fn members_are_those_that_the_log_tells() {
+    // The engine lost what it knew of stores 2 and 3 when the process was killed; the log did not.
+    let mut behind = whole(1, &[1], (6, 9));
+    behind.known.peers = peers(&[1, 2, 3]);
+    behind.applied.index = 6;
+    let plan = planned(vec![behind], &[1], &[2, 3]);
+    assert_eq!(choices(&plan), [(1, Choice::ApplyLog { store: StoreId(1) })]);
+    assert_eq!(plan.steps[0].lost, [StoreId(2), StoreId(3)]);
 }

@@ -34,6 +34,8 @@ pub struct Report {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct One {
     region: Range,
+    /// With all changes of membership that are known to be committed.
+    known: Range,
     /// The store's.
     peer: u64,
     state: String,
@@ -116,6 +118,7 @@ impl One {
     fn of(facts: &Facts) -> One {
         One {
             region: Range::of(&facts.region),
+            known: Range::of(&facts.known),
             peer: facts.peer.0,
             state: facts.state.name().to_owned(),
             target: facts.merging.as_ref().map(|merging| Range::of(&merging.target)),
@@ -143,6 +146,7 @@ impl One {
         Ok(Facts {
             store,
             region: self.region.region()?,
+            known: self.known.region()?,
             peer: PeerId(self.peer),
             state: state.with_context(|| format!("state {} is not known", self.state))?,
             merging,
