@@ -263,9 +263,18 @@ impl Node {
 
     /// Of the store that the process runs.
     pub fn store_id(&self) -> u64 {
+        self.told_of_store("id")
+    }
+
+    /// How many regions the store has a peer of.
+    pub fn regions(&self) -> u64 {
+        self.told_of_store("regions")
+    }
+
+    fn told_of_store(&self, what: &str) -> u64 {
         let (_, page) = get(self.status, "/status", &tls_flags(&self.args)).expect("the status port answers");
         let report: serde_json::Value = serde_json::from_str(&page).expect("JSON");
-        report["stores"][0]["id"].as_u64().expect("a store")
+        report["stores"][0][what].as_u64().expect("a store")
     }
 
     /// The most memory that the process ever had in use, in MiB.

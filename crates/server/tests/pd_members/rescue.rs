@@ -369,6 +369,11 @@ async fn an_empty_region_stands_in_where_no_copy_is_left() {
     let client = connect(&cluster).await;
     let mut written = Written::new();
     write(&client, &mut written, "early", 10).await;
+    let deadline = MonoTime::now() + PATIENCE;
+    while cluster.nodes[kept].regions() != 4 {
+        assert!(MonoTime::now() < deadline, "the copy that moved stays:\n{}", cluster.logs());
+        std::thread::park_timeout(std::time::Duration::from_millis(50));
+    }
     for node in [lost, kept] {
         cluster.nodes[node].kill();
     }
