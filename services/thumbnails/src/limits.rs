@@ -116,7 +116,9 @@ pub fn decoded_bytes(info: &Info, eighths: u32) -> u64 {
             let samples = if info.cmyk { 4 } else { 3 };
             // A progressive file is held as coefficients, two bytes each, colour at up to full resolution.
             let coefficients = if info.progressive { pixels * 2 * samples } else { 0 };
-            pixels * samples * eighths * eighths / 64 + coefficients
+            // Below full size there may be planes beside the pixels.
+            let copies = if eighths < 8 { 2 } else { 1 };
+            pixels * samples * copies * eighths * eighths / 64 + coefficients
         }
         // Samples of 16 bits, then those of 8.
         Format::Tiff | Format::Bmp | Format::Ico => pixels * 12,
@@ -176,7 +178,7 @@ mod tests {
         assert!(limits().check_memory(&info(Format::Png, 10_000, 10_000, 1), 8).is_err());
         assert_eq!(
             limits().check_memory(&info(Format::Jpeg, 10_000, 10_000, 1), 1),
-            Ok(4_687_500)
+            Ok(9_375_000)
         );
     }
 
