@@ -23,7 +23,7 @@ PARTS = sys.argv[2:] or ["images", "load", "soak"]
 SHARP_DIR = os.environ.get("SHARP_DIR", os.getcwd())
 OXIMG = shutil.which(os.environ.get("OXIMG", "oximg"))
 # Of ours; that of sharp at 50 is as large.
-AVIF_QUALITY = int(os.environ.get("BENCH_AVIF_QUALITY", "50"))
+AVIF_QUALITY = int(os.environ.get("BENCH_AVIF_QUALITY", "54"))
 WIDTH = 400
 goals = []
 

@@ -109,7 +109,8 @@ fn set<T: Copy>(limit: &mut T, own: Option<T>) {
 
 /// Bytes that a decoder takes at most, pixels and what it keeps beside them.
 pub fn decoded_bytes(info: &Info, eighths: u32) -> u64 {
-    let pixels = u64::from(info.width) * u64::from(info.height);
+    // What no machine has stays what no machine has when it is multiplied.
+    let pixels = (u64::from(info.width) * u64::from(info.height)).min(u64::MAX >> 12);
     match info.format {
         Format::Jpeg => {
             let eighths = u64::from(eighths);

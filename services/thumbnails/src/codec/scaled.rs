@@ -13,7 +13,9 @@ mod progressive;
 use crate::bytes::Reader;
 
 /// Bits that the table of whole codes looks at. More reach further but miss the caches of the processor more often.
-const LOOK: u32 = 13;
+const LOOK: u32 = 11;
+/// Bits in which most codes lie together with their number.
+const NEAR: u32 = 11;
 /// Bits of the longest Huffman code.
 const CODE_MAX: u32 = 16;
 /// Largest magnitude of a coefficient that an honest file has, 8 times that of a sample.
@@ -89,7 +91,14 @@ pub fn planes(bytes: &[u8], width: u32, height: u32, eighths: u32) -> Option<Pla
     let layout = Layout::new(&file, eighths as usize)?;
     let planes = match file.is_progressive {
         true => progressive::planes(&mut file, &layout, scan, reader)?,
-        false => Decoder::new(&file, &layout, &scan)?.scan()?,
+        false => {
+            let decoder = Decoder::new(&file, &layout, &scan)?;
+            match eighths {
+                1 => decoder.scan::<1>()?,
+                2 => decoder.scan::<2>()?,
+                _ => decoder.scan::<4>()?,
+            }
+        }
     };
     let side = |side: u32| (side * eighths).div_ceil(8);
     Some(Planes {
@@ -149,15 +158,17 @@ impl File {
                 0xdd => self.restart = u32::from(body.u16()?),
                 0xda => {
                     let mut scan = self.scan(&mut body)?;
+                    ended(&body)?;
                     let mut rest = *reader;
                     scan.bytes = rest.rest();
                     return Some(Some(scan));
                 }
                 // Adobe's, which may say that colours are red, green and blue.
                 0xee if segment.starts_with(b"Adobe") && segment.get(11).is_none_or(|transform| *transform == 0) => return None,
-                0xe0..=0xef | 0xfe => (),
+                0xe0..=0xef | 0xfe => continue,
                 _ => return None,
             }
+            ended(&body)?;
         }
     }
 
@@ -181,8 +192,11 @@ impl File {
         while let Some(kind) = body.u8() {
             let counts: [u8; 16] = body.take(16)?.try_into().ok()?;
             let count: usize = counts.iter().map(|count| usize::from(*count)).sum();
-            let codes = Codes::new(&counts, body.take(count)?)?;
+            let symbols = body.take(count)?;
+            let codes = Codes::new(&counts, symbols)?;
             let tables = match kind >> 4 {
+                // Samples of 8 bits have differences of at most 11.
+                0 if symbols.iter().any(|size| *size > 11) => return None,
                 0 => &mut self.firsts,
                 1 => &mut self.others,
                 _ => return None,
@@ -240,37 +254,39 @@ impl File {
     }
 }
 
+/// A segment that is longer than what it says is damaged.
+fn ended(segment: &Reader<'_>) -> Option<()> {
+    (segment.left() == 0).then_some(())
+}
+
 /// How the planes lie.
 struct Layout {
     chroma: Chroma,
     /// Units of the file, across and down: the blocks of all components that belong together.
     units: (usize, usize),
-    /// Of each component: blocks of a unit, across and down, and samples of a block on each side.
-    shapes: Vec<(usize, usize, usize)>,
+    /// Of each component: blocks of a unit, across and down.
+    shapes: Vec<(usize, usize)>,
+    /// Samples of a block on each side: 1, 2 or 4.
+    side: usize,
 }
 
 impl Layout {
-    fn new(file: &File, eighths: usize) -> Option<Layout> {
+    fn new(file: &File, side: usize) -> Option<Layout> {
         let sampling = |at: usize| file.components.get(at).map(|component| (component.1, component.2));
-        let (chroma, sides) = match sampling(1) {
+        let chroma = match sampling(1) {
             // A component alone is stored block by block, whatever its sampling says (T.81, A.2.2).
-            None => (Chroma::None, [eighths; 2]),
+            None => Chroma::None,
             Some((1, 1)) if sampling(2) == Some((1, 1)) => match sampling(0)? {
-                (1, 1) => (Chroma::Full, [eighths; 2]),
-                (2, 1) => (Chroma::HalfAcross, [eighths; 2]),
-                (1, 2) => (Chroma::HalfDown, [eighths; 2]),
-                // Colour has samples to spare at these sizes.
-                (2, 2) if eighths < 4 => (Chroma::Full, [eighths, 2 * eighths]),
-                (2, 2) => (Chroma::HalfBoth, [eighths; 2]),
+                (1, 1) => Chroma::Full,
+                (2, 1) => Chroma::HalfAcross,
+                (1, 2) => Chroma::HalfDown,
+                (2, 2) => Chroma::HalfBoth,
                 _ => return None,
             },
             Some(_) => return None,
         };
         let (across, down) = if chroma == Chroma::None { (1, 1) } else { sampling(0)? };
-        let shapes = (0..file.components.len()).map(|at| match at {
-            0 => (across, down, sides[0]),
-            _ => (1, 1, sides[1]),
-        });
+        let shapes = (0..file.components.len()).map(|at| if at == 0 { (across, down) } else { (1, 1) });
         Some(Layout {
             chroma,
             units: (
@@ -278,37 +294,99 @@ impl Layout {
                 (file.height as usize).div_ceil(8 * down),
             ),
             shapes: shapes.collect(),
+            side,
         })
     }
 
     fn plane(&self, at: usize) -> Plane {
-        let (across, down, side) = self.shapes[at];
-        let stride = self.units.0 * across * side;
+        let (across, down) = self.shapes[at];
+        let stride = self.units.0 * across * self.side;
         Plane {
             stride,
-            samples: vec![0; stride * self.units.1 * down * side],
+            samples: vec![0; stride * self.units.1 * down * self.side],
         }
     }
 }
 
-/// A Huffman table, looked up by the next 16 bits: the length of the code in them, and what it stands for.
+/// What a code of a Huffman table stands for, whose length is known.
+#[derive(Clone, Copy, Default)]
+struct Code {
+    /// Bits; 0: there is no such code.
+    len: u8,
+    symbol: u8,
+}
+
+/// A code and the number behind it.
+#[derive(Clone, Copy, Default)]
+struct Number {
+    /// Bits of both; 0: more than were looked at.
+    bits: u8,
+    /// Coefficients that are passed, this one too; 0: the block ends.
+    passed: u8,
+    /// 0: all that are passed are zero. At an end, in how many bits is told for how many blocks that holds.
+    value: i16,
+}
+
+/// A Huffman table, looked up by the next bits.
 struct Codes {
-    table: Box<[(u8, u8); 1 << CODE_MAX]>,
+    /// By as many as most codes with their numbers have.
+    near: Box<[Number; 1 << NEAR]>,
+    /// By as many as the longest code has.
+    far: Box<[Code; 1 << CODE_MAX]>,
 }
 
 impl Codes {
     fn new(counts: &[u8; 16], symbols: &[u8]) -> Option<Codes> {
-        let mut table: Box<[(u8, u8); 1 << CODE_MAX]> = vec![(0, 0); 1 << CODE_MAX].try_into().ok()?;
+        let mut far: Box<[Code; 1 << CODE_MAX]> = vec![Code::default(); 1 << CODE_MAX].try_into().ok()?;
         let (mut code, mut symbols) = (0usize, symbols.iter());
         for (len, count) in (1u8..).zip(counts) {
             for _ in 0..*count {
                 let span = 1usize << (CODE_MAX - u32::from(len));
-                table.get_mut(code..code + span)?.fill((len, *symbols.next()?));
+                let symbol = *symbols.next()?;
+                far.get_mut(code..code + span)?.fill(Code { len, symbol });
                 code += span;
             }
         }
-        Some(Codes { table })
+        let near: Vec<Number> = (0..1u64 << NEAR)
+            .map(|next| {
+                let code = far[(next << (CODE_MAX - NEAR)) as usize];
+                let size = u32::from(code.symbol & 15);
+                let bits = u32::from(code.len) + size;
+                if code.len == 0 || bits > NEAR {
+                    return Number::default();
+                }
+                let raw = (next >> (NEAR - bits)) as i32 & ((1 << size) - 1);
+                let (passed, value) = meaning(code.symbol, signed(raw, size));
+                Number {
+                    bits: bits as u8,
+                    passed: passed as u8,
+                    value: value as i16,
+                }
+            })
+            .collect();
+        Some(Codes {
+            near: near.try_into().ok()?,
+            far,
+        })
     }
+}
+
+/// Of a symbol and the number behind it: the coefficients that it passes, its own too, and the value of that; as [`Number`] has them (T.81,
+/// F.1.2.2.1 and G.1.2.2).
+#[inline(always)]
+fn meaning(symbol: u8, value: i32) -> (usize, i32) {
+    match symbol {
+        0xf0 => (16, 0),
+        _ if symbol & 15 == 0 => (0, i32::from(symbol >> 4)),
+        _ => (usize::from(symbol >> 4) + 1, value),
+    }
+}
+
+/// The number of which `size` bits are `raw` (T.81, F.2.2.1).
+#[inline(always)]
+fn signed(raw: i32, size: u32) -> i32 {
+    let is_low = size > 0 && raw >> (size - 1) == 0;
+    if is_low { raw - (1 << size) + 1 } else { raw }
 }
 
 /// How far the whole codes reach that lie in the next [`LOOK`] bits.
@@ -316,13 +394,17 @@ impl Codes {
 struct Reach {
     /// Bits of them; 0: the first code is longer.
     bits: u8,
-    /// Coefficients that they pass.
+    /// Coefficients that they pass; [`Reach::ENDS`] more if the last one ends the block.
     passed: u8,
-    /// Whether the last one ends the block.
-    ends: bool,
+    /// What the first coefficients behind the mean are, if the bits are the first behind that.
+    values: [i8; 4],
 }
 
 struct Reaches(Box<[Reach; 1 << LOOK]>);
+
+impl Reach {
+    const ENDS: u8 = 128;
+}
 
 impl Reaches {
     fn new(codes: &Codes) -> Option<Reaches> {
@@ -330,28 +412,47 @@ impl Reaches {
         Some(Reaches(table.try_into().ok()?))
     }
 
+    #[inline(always)]
+    fn next(&self, bits: &Bits<'_>) -> Reach {
+        self.0[(bits.word >> (64 - LOOK)) as usize]
+    }
+
     fn reach(codes: &Codes, bits: u32) -> Reach {
         let mut reach = Reach::default();
         loop {
-            let left = LOOK - u32::from(reach.bits);
-            let next = (bits << (CODE_MAX - left)) as u16;
-            let (len, symbol) = codes.table[usize::from(next)];
-            let taken = u32::from(len) + u32::from(symbol & 15);
-            let passed = reach.passed + (symbol >> 4) + 1;
-            if len == 0 || taken > left || passed > 63 {
+            // All are passed: what comes belongs to the next block.
+            if reach.passed == 63 {
                 return reach;
+            }
+            let left = LOOK - u32::from(reach.bits);
+            let code = codes.far[usize::from((bits << (CODE_MAX - left)) as u16)];
+            let taken = u32::from(code.len) + u32::from(code.symbol & 15);
+            if code.len == 0 || taken > left {
+                return reach;
+            }
+            let size = u32::from(code.symbol & 15);
+            let raw = (bits >> (left - taken)) as i32 & ((1 << size) - 1);
+            let (step, value) = meaning(code.symbol, signed(raw, size));
+            let passed = reach.passed + step as u8;
+            if step == 0 {
+                reach.bits += taken as u8;
+                reach.passed += Reach::ENDS;
+                return reach;
+            }
+            match (reach.values.get_mut(usize::from(passed) - 1), i8::try_from(value)) {
+                (Some(place), Ok(value)) => *place = value,
+                (None, _) if passed <= 63 => (),
+                _ => return reach,
             }
             reach.bits += taken as u8;
-            if symbol & 15 == 0 && symbol != 0xf0 {
-                reach.ends = true;
-                return reach;
-            }
             reach.passed = passed;
         }
     }
 }
 
-/// Bits of a scan, with stuffed bytes taken out. Behind a marker, or the end, come zeros.
+/// Bits of a scan, with stuffed bytes taken out. Behind a marker, or the end, come zeros. It is copied where it must leave the processor's
+/// registers, so that it stays in them elsewhere.
+#[derive(Clone, Copy)]
 struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -392,11 +493,12 @@ impl<'a> Bits<'a> {
                 return;
             }
         }
-        self.refill_slowly();
+        *self = self.refilled();
     }
 
     #[cold]
-    fn refill_slowly(&mut self) {
+    #[inline(never)]
+    fn refilled(mut self) -> Bits<'a> {
         while self.count <= 48 {
             let byte = match (self.bytes.get(self.at), self.bytes.get(self.at + 1)) {
                 (Some(0xff), Some(0)) => {
@@ -415,6 +517,7 @@ impl<'a> Bits<'a> {
             self.word |= u64::from(byte) << (56 - self.count);
             self.count += 8;
         }
+        self
     }
 
     #[inline(always)]
@@ -423,22 +526,24 @@ impl<'a> Bits<'a> {
         self.count -= bits;
     }
 
-    /// The next code, and the bits behind it that make up its number (T.81, F.2.2.1).
+    /// The next code and its number, as [`Number`] has them.
     #[inline(always)]
-    fn symbol(&mut self, codes: &Codes) -> Option<(u8, i32)> {
-        let (len, symbol) = codes.table[(self.word >> (64 - CODE_MAX)) as usize];
-        if len == 0 {
+    fn coefficient(&mut self, codes: &Codes) -> Option<(usize, i32)> {
+        let near = codes.near[(self.word >> (64 - NEAR)) as usize];
+        if near.bits > 0 {
+            self.skip(u32::from(near.bits));
+            return Some((usize::from(near.passed), i32::from(near.value)));
+        }
+        let code = codes.far[(self.word >> (64 - CODE_MAX)) as usize];
+        if code.len == 0 {
             return None;
         }
-        self.skip(u32::from(len));
-        let size = u32::from(symbol & 15);
-        if size == 0 {
-            return Some((symbol, 0));
-        }
-        let raw = (self.word >> (64 - size)) as i32;
+        self.skip(u32::from(code.len));
+        let size = u32::from(code.symbol & 15);
+        // In two steps, as none of the bits may be wanted.
+        let raw = (self.word >> 32 >> (32 - size)) as i32;
         self.skip(size);
-        let is_low = raw >> (size - 1) == 0;
-        Some((symbol, if is_low { raw - (1 << size) + 1 } else { raw }))
+        Some(meaning(code.symbol, signed(raw, size)))
     }
 
     /// The next bits, up to 16 of them, as a number.
@@ -452,12 +557,12 @@ impl<'a> Bits<'a> {
     }
 
     /// Whether more was taken than there is.
-    fn is_over(&self) -> bool {
+    fn is_over(self) -> bool {
         self.count < self.padding
     }
 
     /// The marker that comes now; none if there is something before it.
-    fn marker(&self) -> Option<u8> {
+    fn marker(self) -> Option<u8> {
         if self.is_over() || self.count - self.padding >= 8 {
             return None;
         }
@@ -467,14 +572,13 @@ impl<'a> Bits<'a> {
         }
     }
 
-    /// Goes to behind the marker that must come now.
-    fn restart(&mut self, number: u32) -> Option<()> {
-        if self.marker()? != 0xd0 + (number % 8) as u8 {
-            return None;
-        }
-        self.at += 2;
-        (self.word, self.count, self.padding) = (0, 0, 0);
-        Some(())
+    /// Behind the marker that must come now.
+    fn restarted(self, number: u32) -> Option<Bits<'a>> {
+        let is_next = self.marker()? == 0xd0 + (number % 8) as u8;
+        is_next.then(|| Bits {
+            at: self.at + 2,
+            ..Bits::new(self.bytes)
+        })
     }
 }
 
@@ -482,8 +586,6 @@ struct Component<'a> {
     /// Blocks of each unit, across and down.
     across: usize,
     down: usize,
-    /// Samples of a block on each side: 1, 2 or 4.
-    side: usize,
     steps: [i32; 64],
     first: &'a Codes,
     others: &'a Codes,
@@ -494,8 +596,9 @@ struct Component<'a> {
     plane: Plane,
 }
 
+/// Decodes the one scan of a baseline file to `SIDE` by `SIDE` samples of each block.
 struct Decoder<'a> {
-    bits: Bits<'a>,
+    bytes: &'a [u8],
     components: Vec<Component<'a>>,
     reaches: Vec<(usize, Reaches)>,
     units: (usize, usize),
@@ -520,11 +623,10 @@ impl<'a> Decoder<'a> {
                     reaches.len() - 1
                 }
             };
-            let (across, down, side) = layout.shapes[at];
+            let (across, down) = layout.shapes[at];
             components.push(Component {
                 across,
                 down,
-                side,
                 steps: **file.quantizers.get(file.components[at].3)?.as_ref()?,
                 first: file.firsts.get(first)?.as_ref()?,
                 others,
@@ -534,7 +636,7 @@ impl<'a> Decoder<'a> {
             });
         }
         Some(Decoder {
-            bits: Bits::new(scan.bytes),
+            bytes: scan.bytes,
             components,
             reaches,
             units: layout.units,
@@ -542,112 +644,122 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    fn scan(mut self) -> Option<Vec<Plane>> {
+    fn scan<const SIDE: usize>(mut self) -> Option<Vec<Plane>> {
+        let mut bits = Bits::new(self.bytes);
         let (mut left, mut restarts) = (self.restart, 0);
         for down in 0..self.units.1 {
             for across in 0..self.units.0 {
                 if self.restart > 0 && left == 0 {
-                    self.bits.restart(restarts)?;
+                    bits = bits.restarted(restarts)?;
                     self.components.iter_mut().for_each(|component| component.level = 0);
                     (left, restarts) = (self.restart, restarts + 1);
                 }
                 left = left.wrapping_sub(1);
-                self.unit(across, down)?;
+                for component in &mut self.components {
+                    let reaches = &self.reaches[component.reaches].1;
+                    for row in 0..component.down {
+                        for column in 0..component.across {
+                            let block = component.block::<SIDE>(&mut bits, reaches)?;
+                            let top = (down * component.down + row) * SIDE;
+                            let left = (across * component.across + column) * SIDE;
+                            component.plane.put::<SIDE>(&block, top, left);
+                        }
+                    }
+                }
             }
-            if self.bits.is_over() {
+            if bits.is_over() {
                 return None;
             }
         }
-        Some(self.components.into_iter().map(|component| component.plane).collect())
-    }
-
-    #[inline(always)]
-    fn unit(&mut self, across: usize, down: usize) -> Option<()> {
-        for component in &mut self.components {
-            let reaches = &self.reaches[component.reaches].1;
-            for row in 0..component.down {
-                for column in 0..component.across {
-                    let mut block = [0; 17];
-                    component.block(&mut self.bits, reaches, &mut block)?;
-                    let top = (down * component.down + row) * component.side;
-                    let left = (across * component.across + column) * component.side;
-                    component.plane.put(&block, component.side, top, left);
-                }
-            }
-        }
-        Some(())
+        // What else comes, a scan or damage, the library must see.
+        (bits.marker()? == 0xd9).then(|| self.components.into_iter().map(|component| component.plane).collect())
     }
 }
 
 impl Component<'_> {
-    /// Reads a block: those of its coefficients that are needed into their place, in steps of a sample's 8.
+    /// Reads a block: those of its coefficients that are needed, in steps of a sample's 8.
     #[inline(always)]
-    fn block(&mut self, bits: &mut Bits<'_>, reaches: &Reaches, block: &mut [i32; 17]) -> Option<()> {
+    fn block<const SIDE: usize>(&mut self, bits: &mut Bits<'_>, reaches: &Reaches) -> Option<[i32; 17]> {
+        let mut block = [0; 17];
         bits.refill();
-        let (size, difference) = bits.symbol(self.first)?;
-        if size > 11 {
-            return None;
-        }
+        let (_, difference) = bits.coefficient(self.first)?;
         self.level = (self.level + difference).clamp(-COEFFICIENT_MAX, COEFFICIENT_MAX);
         block[0] = self.level * self.steps[0];
-        let needed = needed(self.side);
         let mut at = 0;
-        while at < needed {
+        if SIDE == 2 {
             bits.refill();
-            let (symbol, value) = bits.symbol(self.others)?;
-            if symbol & 15 == 0 && symbol != 0xf0 {
-                return Some(());
+            let reach = reaches.next(bits);
+            let ends = reach.passed >= Reach::ENDS;
+            at = usize::from(reach.passed % Reach::ENDS);
+            bits.skip(u32::from(reach.bits));
+            let [first, second, _, fourth] = reach.values.map(i32::from);
+            (block[1], block[4], block[5]) = (first * self.steps[1], second * self.steps[2], fourth * self.steps[4]);
+            if ends {
+                return Some(block);
             }
-            at += usize::from(symbol >> 4) + 1;
+        }
+        while at < needed(SIDE) {
+            bits.refill();
+            let (passed, value) = bits.coefficient(self.others)?;
+            if passed == 0 {
+                return Some(block);
+            }
+            at += passed;
             let place = *PLACES.get(at)?;
             block[usize::from(place)] = value * self.steps[at];
         }
         while at < 63 {
             bits.refill();
-            let reach = reaches.0[(bits.word >> (64 - LOOK)) as usize];
-            let next = at + usize::from(reach.passed);
+            let reach = reaches.next(bits);
+            let next = at + usize::from(reach.passed % Reach::ENDS);
+            let ends = reach.passed >= Reach::ENDS;
             // At 63 the block is over by itself: what would end it belongs to the next.
-            if reach.bits > 0 && next + usize::from(reach.ends) <= 63 {
+            if reach.bits > 0 && next + usize::from(ends) <= 63 {
                 bits.skip(u32::from(reach.bits));
-                if reach.ends {
-                    return Some(());
+                if ends {
+                    return Some(block);
                 }
                 at = next;
                 continue;
             }
-            let (symbol, _) = bits.symbol(self.others)?;
-            if symbol & 15 == 0 && symbol != 0xf0 {
-                return Some(());
+            let (passed, _) = bits.coefficient(self.others)?;
+            if passed == 0 {
+                return Some(block);
             }
-            at += usize::from(symbol >> 4) + 1;
+            at += passed;
         }
-        (at == 63).then_some(())
+        (at == 63).then_some(block)
     }
 }
 
 impl Plane {
     /// Transforms a block to samples.
     #[inline(always)]
-    fn put(&mut self, block: &[i32; 17], side: usize, top: usize, left: usize) {
-        let samples = self.samples.get_mut(top * self.stride + left..).unwrap_or_default();
-        match side {
-            1 => put_rows([[bounded(block[0])]], samples, self.stride),
-            2 => put_rows(two([block[0], block[1], block[4], block[5]]), samples, self.stride),
-            _ => put_rows(four(block), samples, self.stride),
+    fn put<const SIDE: usize>(&mut self, block: &[i32; 17], top: usize, left: usize) {
+        let start = top * self.stride + left;
+        match SIDE {
+            1 => self.put_rows([[bounded(block[0])]], start),
+            2 => self.put_rows(two([block[0], block[1], block[4], block[5]]), start),
+            _ => self.put_rows(four(block), start),
         }
     }
-}
 
-fn put_rows<const N: usize>(rows: [[i32; N]; N], samples: &mut [u8], stride: usize) {
-    for (row, target) in rows.iter().zip(samples.chunks_mut(stride)) {
-        for (value, sample) in row.iter().zip(target) {
-            // A block's mean is an eighth of its first coefficient.
-            *sample = (((value + 4) >> 3) + 128).clamp(0, 255) as u8;
+    #[inline(always)]
+    fn put_rows<const N: usize>(&mut self, rows: [[i32; N]; N], mut start: usize) {
+        for row in rows {
+            if let Some(target) = self.samples.get_mut(start..start + N) {
+                for (sample, value) in target.iter_mut().zip(row) {
+                    // A block's mean is an eighth of its first coefficient.
+                    *sample = (((value + 4) >> 3) + 128).clamp(0, 255) as u8;
+                }
+            }
+            start += self.stride;
         }
     }
 }
 
 /// The last coefficient that is needed for so many samples on each side.
+#[inline(always)]
 fn needed(side: usize) -> usize {
     match side {
         1 => 0,
@@ -656,28 +768,31 @@ fn needed(side: usize) -> usize {
     }
 }
 
+#[inline(always)]
 fn bounded(coefficient: i32) -> i32 {
     coefficient.clamp(-COEFFICIENT_MAX, COEFFICIENT_MAX)
 }
 
 /// The transform over two frequencies each way.
-fn two(block: [i32; 4]) -> [[i32; 2]; 2] {
-    let [mean, across, down, both] = block.map(bounded);
-    [
-        [mean + across + down + both, mean - across + down - both],
-        [mean + across - down - both, mean - across - down + both],
-    ]
+#[inline(always)]
+fn two([mean, across, down, both]: [i32; 4]) -> [[i32; 2]; 2] {
+    let (mean, across, down, both) = (bounded(mean), bounded(across), bounded(down), bounded(both));
+    let (high, low) = (mean + down, mean - down);
+    let (high_part, low_part) = (across + both, across - both);
+    [[high + high_part, high - high_part], [low + low_part, low - low_part]]
 }
 
 /// The same over four.
+#[inline(always)]
 fn four(block: &[i32; 17]) -> [[i32; 4]; 4] {
     let mut rows = [[0; 4]; 4];
     for (row, values) in rows.iter_mut().enumerate() {
-        *values = wave([0, 1, 2, 3].map(|column| bounded(block[row * 4 + column])));
+        let at = |column: usize| bounded(block[row * 4 + column]);
+        *values = wave(at(0), at(1), at(2), at(3));
     }
     let mut out = [[0; 4]; 4];
     for column in 0..4 {
-        let values = wave([0, 1, 2, 3].map(|row: usize| rows[row][column]));
+        let values = wave(rows[0][column], rows[1][column], rows[2][column], rows[3][column]);
         for (row, value) in values.into_iter().enumerate() {
             out[row][column] = value;
         }
@@ -686,12 +801,12 @@ fn four(block: &[i32; 17]) -> [[i32; 4]; 4] {
 }
 
 /// Four samples of four frequencies, by cosines of eighths of a half turn times the root of two.
-fn wave([mean, first, second, third]: [i32; 4]) -> [i32; 4] {
+#[inline(always)]
+fn wave(mean: i32, first: i32, second: i32, third: i32) -> [i32; 4] {
     const LONG: i32 = 5352;
     const SHORT: i32 = 2217;
-    let scaled = |value: i32| (value + 2048) >> 12;
-    let outer = scaled(first * LONG + third * SHORT);
-    let inner = scaled(first * SHORT - third * LONG);
+    let outer = (first * LONG + third * SHORT + 2048) >> 12;
+    let inner = (first * SHORT - third * LONG + 2048) >> 12;
     let (high, low) = (mean + second, mean - second);
     [high + outer, low + inner, low - inner, high - outer]
 }

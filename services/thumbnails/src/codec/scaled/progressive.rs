@@ -16,6 +16,7 @@ pub(super) fn planes<'a>(file: &mut File, layout: &Layout, first: Scan<'a>, mut 
     let mut scan = first;
     for _ in 0..SCANS_MAX {
         let read = match is_needed(&scan, layout) {
+            _ if !is_sound(&scan, file) => return None,
             true => read(file, layout, &mut components, &scan)?,
             false => next_marker(scan.bytes)?,
         };
@@ -28,9 +29,24 @@ pub(super) fn planes<'a>(file: &mut File, layout: &Layout, first: Scan<'a>, mut 
     None
 }
 
+/// Whether a scan is of a kind that there is (T.81, G.1.1.1), and its tables are at hand.
+fn is_sound(scan: &Scan<'_>, file: &File) -> bool {
+    let (start, end) = scan.band;
+    let is_first = scan.before == 0;
+    let has_tables = match (start, &scan.parts[..]) {
+        (0, parts) => parts
+            .iter()
+            .all(|(_, table, _)| !is_first || matches!(file.firsts.get(*table), Some(Some(_)))),
+        (_, [(.., table)]) => matches!(file.others.get(*table), Some(Some(_))),
+        _ => false,
+    };
+    let is_band = start <= end && end <= 63 && (start > 0 || end == 0);
+    has_tables && is_band && scan.left <= LEFT_MAX && (is_first || scan.before == scan.left + 1)
+}
+
 /// Whether a scan, or a later one that depends on it, brings what is needed.
 fn is_needed(scan: &Scan<'_>, layout: &Layout) -> bool {
-    scan.band.0 == 0 || scan.parts.iter().any(|(component, ..)| layout.shapes[*component].2 > 1)
+    scan.band.0 == 0 || layout.side > 1
 }
 
 fn next_marker(bytes: &[u8]) -> Option<usize> {
@@ -55,8 +71,8 @@ struct Blocks {
 
 impl Blocks {
     fn new(file: &File, layout: &Layout, at: usize) -> Blocks {
-        let (across, down, side) = layout.shapes[at];
-        let (across_max, down_max, _) = layout.shapes[0];
+        let ((across, down), side) = (layout.shapes[at], layout.side);
+        let (across_max, down_max) = layout.shapes[0];
         let own = |length: u32, own: usize, max: usize| (length as usize * own).div_ceil(max).div_ceil(8);
         let (width, height) = (layout.units.0 * across, layout.units.1 * down);
         Blocks {
@@ -101,9 +117,6 @@ impl Blocks {
 fn read(file: &File, layout: &Layout, components: &mut [Blocks], scan: &Scan<'_>) -> Option<usize> {
     let (start, end) = scan.band;
     let is_first = scan.before == 0;
-    if end > 63 || start > end || scan.left > LEFT_MAX || !is_first && scan.before != scan.left + 1 {
-        return None;
-    }
     for (component, ..) in &scan.parts {
         for lacks in &mut components[*component].lacks[start..=end] {
             let wanted = if is_first { 255 } else { scan.before as u8 };
@@ -124,10 +137,8 @@ fn read(file: &File, layout: &Layout, components: &mut [Blocks], scan: &Scan<'_>
             left: scan.left,
         };
         band.read(&mut bits, codes, &mut components[component], is_first, file.restart)?;
-    } else if end == 0 {
-        means(&mut bits, file, layout, components, scan)?;
     } else {
-        return None;
+        means(&mut bits, file, layout, components, scan)?;
     }
     bits.marker()?;
     Some(bits.at)
@@ -153,7 +164,7 @@ fn means(bits: &mut Bits<'_>, file: &File, layout: &Layout, components: &mut [Bl
                 let (wide, high) = if is_alone {
                     (1, 1)
                 } else {
-                    (layout.shapes[at].0, layout.shapes[at].1)
+                    layout.shapes[at]
                 };
                 for row in 0..high {
                     for column in 0..wide {
@@ -161,10 +172,7 @@ fn means(bits: &mut Bits<'_>, file: &File, layout: &Layout, components: &mut [Bl
                         let place = block * blocks.side * blocks.side;
                         bits.refill();
                         if scan.before == 0 {
-                            let (size, difference) = bits.symbol(file.firsts.get(table)?.as_ref()?)?;
-                            if size > 11 {
-                                return None;
-                            }
+                            let (_, difference) = bits.coefficient(file.firsts.get(table)?.as_ref()?)?;
                             levels[at] = (levels[at] + difference).clamp(-COEFFICIENT_MAX, COEFFICIENT_MAX);
                             blocks.set(block, 0, levels[at] << scan.left);
                         } else {
@@ -206,7 +214,7 @@ impl Restarts {
             self.left -= 1;
             return Some(false);
         }
-        bits.restart(self.number)?;
+        *bits = bits.restarted(self.number)?;
         self.number += 1;
         self.left = self.every - 1;
         Some(true)
@@ -258,17 +266,16 @@ impl Band {
         let mut run = 0;
         while at <= self.end {
             bits.refill();
-            let (symbol, value) = bits.symbol(codes)?;
-            let zeros = u32::from(symbol >> 4);
-            if symbol & 15 == 0 {
-                if zeros < 15 {
-                    run = (1 << zeros) - 1 + bits.number(zeros);
-                    break;
-                }
-                at += 16;
+            let (passed, value) = bits.coefficient(codes)?;
+            if passed == 0 {
+                run = (1 << value) - 1 + bits.number(value as u32);
+                break;
+            }
+            at += passed - 1;
+            if value == 0 {
+                at += 1;
                 continue;
             }
-            at += zeros as usize;
             if at > self.end {
                 return None;
             }
@@ -290,19 +297,17 @@ impl Band {
         let mut new = 0;
         while run == 0 && at <= self.end {
             bits.refill();
-            let (symbol, value) = bits.symbol(codes)?;
-            let zeros = u32::from(symbol >> 4);
-            match symbol & 15 {
-                0 if zeros < 15 => {
-                    run = (1 << zeros) + bits.number(zeros);
-                    break;
-                }
-                0 | 1 => (),
-                _ => return None,
+            let (passed, value) = bits.coefficient(codes)?;
+            if passed == 0 {
+                run = (1 << value) + bits.number(value as u32);
+                break;
+            }
+            if value.abs() > 1 {
+                return None;
             }
             // The place behind so many that are zero still, or the end.
             let mut free = !old & mask(at, self.end + 1);
-            for _ in 0..zeros {
+            for _ in 1..passed {
                 free &= free.wrapping_sub(1);
             }
             let place = if free == 0 {
@@ -311,7 +316,7 @@ impl Band {
                 free.trailing_zeros() as usize
             };
             self.corrections(bits, blocks, block, old & mask(at, place));
-            if symbol & 15 == 1 {
+            if value != 0 {
                 if place > self.end {
                     return None;
                 }
@@ -369,7 +374,12 @@ fn finish(file: &File, layout: &Layout, components: &[Blocks]) -> Option<Vec<Pla
             for (place, (value, step)) in kept.iter().zip(kept_steps).enumerate() {
                 block[place / side * 4 + place % side] = i32::from(*value) * step;
             }
-            plane.put(&block, side, number / blocks.across * side, number % blocks.across * side);
+            let (top, left) = (number / blocks.across * side, number % blocks.across * side);
+            match side {
+                1 => plane.put::<1>(&block, top, left),
+                2 => plane.put::<2>(&block, top, left),
+                _ => plane.put::<4>(&block, top, left),
+            }
         }
         planes.push(plane);
     }
