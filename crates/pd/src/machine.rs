@@ -334,6 +334,12 @@ impl<T> Machine<T> {
                     .reply
                     .push((token, if fits { Ok(Reply::Done) } else { Err(Error::Busy) }));
             }
+            Request::Schedule(change) if self.is_too_early(now, &change) => {
+                let reason = "the store was heard of a moment ago: only one that is silent for 20 s can be lost; see `ferrite ctl store drain`";
+                effects
+                    .reply
+                    .push((token, Err(crate::regions::invalid_reason(reason.to_owned()))));
+            }
             request => match self.command(wall, request) {
                 Ok(command) => self.propose(command, Some(token), effects),
                 Err(query) => {

@@ -122,7 +122,7 @@ impl Scheduling {
             Kind::StoreLimit(limit) => self.limit(*limit),
             Kind::PutRule(rule) => self.put_rule(rule)?,
             Kind::DropRule(name) => self.drop_rule(name)?,
-            Kind::DrainStore(_) | Kind::KeepStore(_) | Kind::RemoveStore(_) => {}
+            Kind::DrainStore(_) | Kind::KeepStore(_) | Kind::RemoveStore(_) | Kind::LoseStore(_) => {}
         }
         Ok(Reply::Done)
     }

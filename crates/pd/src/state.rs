@@ -126,7 +126,7 @@ impl State {
         };
         let store = match kind {
             Schedule::DrainStore(store) | Schedule::KeepStore(store) | Schedule::RemoveStore(store) => *store,
-            Schedule::EvictLeaders(store) | Schedule::AdmitLeaders(store) => *store,
+            Schedule::LoseStore(store) | Schedule::EvictLeaders(store) | Schedule::AdmitLeaders(store) => *store,
             Schedule::GrantLeaders(store) | Schedule::RevokeLeaders(store) => *store,
             Schedule::StoreLimit(limit) if limit.store != 0 => limit.store,
             _ => return self.scheduling.apply(kind),
@@ -144,6 +144,10 @@ impl State {
                 return Err(Error::Invalid { reason });
             }
             Schedule::RemoveStore(_) => (StoreState::Tombstone, NodeState::Removed),
+            Schedule::LoseStore(_) => {
+                known.physically_destroyed = true;
+                (StoreState::Tombstone, NodeState::Removed)
+            }
             _ => return self.scheduling.apply(kind),
         };
         known.set_state(state);

@@ -54,6 +54,10 @@ pub enum ApplyTask {
     Begin {
         region: Region,
     },
+    /// Make this store's peer the only voter, as this region lists it: all of its log is applied.
+    OnlyVoter {
+        region: Region,
+    },
     /// The region that this one waits for may have come as far as it must, or be gone.
     Resume,
 }
@@ -71,6 +75,8 @@ pub enum Change {
     Conf(ConfApplied),
     Split(Parts),
     Merge(MergeApplied),
+    /// The region goes on with this store's peer alone, by an operator's order.
+    OnlyVoter(Region),
 }
 
 /// A step of a merge that took place.
@@ -99,6 +105,7 @@ impl Change {
             Change::Conf(conf) => &conf.region,
             Change::Split(parts) => &parts.region,
             Change::Merge(merge) => &merge.region,
+            Change::OnlyVoter(region) => region,
         }
     }
 }
@@ -253,6 +260,15 @@ impl Applier {
                 self.region = region;
                 self.applied = INITIAL;
             }
+            ApplyTask::OnlyVoter { region } => {
+                self.only_voter(&region)?;
+                outcome.leaves.extend(self.registry.left_by(RegionId(region.id)));
+                outcome.applied = Some(Applied {
+                    position: self.applied,
+                    changes: vec![Change::OnlyVoter(region)],
+                    ..Applied::default()
+                });
+            }
             ApplyTask::Generate => {
                 let key = Key {
                     region: RegionId(self.region.id),
@@ -318,6 +334,19 @@ impl Applier {
         if self.batch.bytes() >= BATCH_BYTES {
             self.write_batch()?;
         }
+        Ok(())
+    }
+
+    /// Durable before the peer hears of it: it votes for itself then.
+    fn only_voter(&mut self, region: &Region) -> Result<()> {
+        self.merging = None;
+        self.registry.set_merging(RegionId(region.id), None);
+        self.region = region.clone();
+        self.siblings.clear();
+        self.put_own_state(region);
+        self.write_batch()?;
+        self.engine.sync().map_err(|source| Error::Engine { act: "sync", source })?;
+        self.registry.on_region_changed(region);
         Ok(())
     }
 

@@ -13,6 +13,7 @@ mod merge;
 mod propose;
 mod read;
 mod ready;
+mod rescue;
 mod size;
 mod split;
 
@@ -36,6 +37,7 @@ use crate::command::{AdminError, ConfOne};
 use crate::config::Config;
 use crate::delegate::Delegate;
 use crate::lease::Lease;
+use crate::rescue::Order;
 use crate::size::Measured;
 use crate::snapshot::Generated;
 use crate::split::SplitOne;
@@ -94,6 +96,11 @@ pub enum Event {
     /// Hand leadership to this peer. The answer tells that it began.
     TransferLeader {
         to: PeerId,
+        reply: AdminReply,
+    },
+    /// Go on without the voters that are lost for good. The answer tells that it began, or, of [`Order::OnlyVoter`], that it is done.
+    Rescue {
+        order: Order,
         reply: AdminReply,
     },
     /// Stand for election now, without waiting for the timeout.
@@ -302,6 +309,8 @@ pub struct Peer {
     take_over: LogPosition,
     /// A region to be taken over is gone: nothing is applied until a raft snapshot comes.
     lacks_source: bool,
+    /// Who waits for this peer to become the only voter.
+    rescue: Option<AdminReply>,
     destroyed: bool,
 }
 
@@ -383,6 +392,7 @@ impl Peer {
             standing: None,
             take_over: LogPosition::default(),
             lacks_source: false,
+            rescue: None,
             destroyed: false,
         }
     }
@@ -426,6 +436,7 @@ impl Peer {
             Event::SourceGone => self.on_source_gone(),
             Event::Begin(region) => self.on_begin(now, *region, fx),
             Event::TransferLeader { to, reply } => self.on_transfer_leader(to, reply, fx),
+            Event::Rescue { order, reply } => self.on_rescue(order, reply, fx),
             Event::Campaign => self.on_campaign(),
             Event::Report if self.is_leader() => self.report(now, fx),
             Event::Report => {}
@@ -574,6 +585,7 @@ fn refuse(event: Event, region: RegionId, fx: &mut Effects) {
         Event::ConfChange { reply, .. }
         | Event::Split { reply, .. }
         | Event::Merge { reply, .. }
+        | Event::Rescue { reply, .. }
         | Event::TransferLeader { reply, .. } => fx.admin_answers.push((reply, Err(error.into()))),
         _ => {}
     }

@@ -33,6 +33,7 @@ use crate::delegate::Delegate;
 use crate::log::RaftLog;
 use crate::peer::{AdminReply, Effects, Event, Peer, Report, SplitWanted};
 use crate::registry::{Born, Registry};
+use crate::rescue::Order;
 use crate::snapshot::{FileSnapshots, Receiving};
 use crate::split::SplitOne;
 use crate::store::{Decision, Store};
@@ -302,6 +303,11 @@ impl RaftStore {
         self.shared.send_request(region, Event::TransferLeader { to, reply });
     }
 
+    /// Lets this store's replica of a region go on whose voters are lost for good.
+    pub fn rescue(&self, region: RegionId, order: Order, reply: AdminReply) {
+        self.shared.send_request(region, Event::Rescue { order, reply });
+    }
+
     /// Tells the placement driver of every region that this store leads, as if each had just changed.
     pub fn report_all(&self) {
         let led: Vec<RegionId> = self.shared.delegates.read().keys().copied().collect();
@@ -455,6 +461,7 @@ pub(crate) fn answer_error(event: Event, error: KvError) {
         Event::ConfChange { reply, .. }
         | Event::Split { reply, .. }
         | Event::Merge { reply, .. }
+        | Event::Rescue { reply, .. }
         | Event::TransferLeader { reply, .. } => reply(Err(error.into())),
         _ => {}
     }

@@ -68,7 +68,7 @@ pub struct Store {
     registry: Arc<Registry>,
 }
 
-fn read<M: Message + Default>(engine: &dyn Engine, key: &[u8], what: &'static str) -> Result<Option<M>> {
+pub(crate) fn read<M: Message + Default>(engine: &dyn Engine, key: &[u8], what: &'static str) -> Result<Option<M>> {
     let bytes = engine
         .get(Cf::Local, key)
         .map_err(|source| Error::Engine { act: "read", source })?;
@@ -152,6 +152,23 @@ pub fn write_regions(engine: &dyn Engine, log: &dyn RaftLog, store: StoreId, reg
         })
 }
 
+/// The states of all regions that the engine knows of, tombstones too.
+pub(crate) fn read_region_states(engine: &dyn Engine) -> Result<Vec<RegionState>> {
+    let failed = |source| Error::Engine { act: "scan", source };
+    let (start, end) = keys::REGION_LOCAL;
+    let mut cursor = engine.snapshot().cursor(Cf::Local, start, end).map_err(failed)?;
+    let mut states = Vec::new();
+    while let Some((key, value)) = cursor.next().map_err(failed)? {
+        if keys::parse_region_local(&key).is_some_and(|(_, what)| what == b'm') {
+            states.push(RegionState::decode(value).map_err(|source| Error::Decode {
+                what: "region state",
+                source,
+            })?);
+        }
+    }
+    Ok(states)
+}
+
 impl Store {
     /// Opens the store `id` on data that [`write_ident`] prepared. `seed` must differ at each start.
     pub fn new(
@@ -185,7 +202,7 @@ impl Store {
     /// Finds all peers again after a start, finishing what a crash interrupted.
     pub fn recover(&mut self, now: MonoTime) -> Result<Vec<(Peer, Applier)>> {
         let mut peers = Vec::new();
-        for state in self.read_region_states()? {
+        for state in read_region_states(&*self.engine)? {
             let gone = state.state() == region_state::State::Tombstone;
             let region = state.region.clone().unwrap_or_default();
             if gone {
@@ -220,22 +237,6 @@ impl Store {
             }
         }
         Ok(peers)
-    }
-
-    fn read_region_states(&self) -> Result<Vec<RegionState>> {
-        let engine = |source| Error::Engine { act: "scan", source };
-        let (start, end) = keys::REGION_LOCAL;
-        let mut cursor = self.engine.snapshot().cursor(Cf::Local, start, end).map_err(engine)?;
-        let mut states = Vec::new();
-        while let Some((key, value)) = cursor.next().map_err(engine)? {
-            if keys::parse_region_local(&key).is_some_and(|(_, what)| what == b'm') {
-                states.push(RegionState::decode(value).map_err(|source| Error::Decode {
-                    what: "region state",
-                    source,
-                })?);
-            }
-        }
-        Ok(states)
     }
 
     /// Makes peer and applier of a region whose records are on disk, if any.
@@ -580,7 +581,7 @@ impl Store {
 }
 
 /// What a region waits for that stands still.
-fn merging_of(state: &RegionState) -> Option<Merging> {
+pub(crate) fn merging_of(state: &RegionState) -> Option<Merging> {
     let target = state
         .target
         .clone()

@@ -20,6 +20,7 @@ pub mod pd_peers;
 pub mod pd_service;
 pub mod playground;
 pub mod raw;
+pub mod rescue;
 pub mod security;
 pub mod status;
 pub mod tikv_service;

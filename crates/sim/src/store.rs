@@ -646,6 +646,7 @@ impl Store {
                 Change::Conf(_) => self.counts.add("conf_change_applied"),
                 Change::Split(_) => self.note_split(region),
                 Change::Merge(merge) => self.note_merge(&merge.step),
+                Change::OnlyVoter(_) => self.counts.add("only_voter"),
             }
         }
         // Before the region's peer hears of the split, which may let them stand for election.

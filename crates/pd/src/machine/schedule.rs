@@ -9,6 +9,7 @@ use crate::checker::{Verdict, check};
 use crate::fit::Fit;
 use crate::fleet::Sources;
 use crate::operator::{Plan, Progress, Why};
+use crate::stores::Liveness;
 use crate::wishes::Next;
 
 /// Between two moves without need: more would be a load rather than a test.
@@ -71,6 +72,15 @@ impl<T> Machine<T> {
     pub(super) fn on_scheduling_changed(&mut self) {
         self.rules = self.state.scheduling.rules(self.state.max_peer_count);
         self.fleet.outdate();
+    }
+
+    /// Whether a store is told to be lost that spoke a moment ago. One that holds data must be drained; and one that serves still would take
+    /// writes that nobody can read later.
+    pub(super) fn is_too_early(&self, now: MonoTime, change: &record::Schedule) -> bool {
+        match change.kind {
+            Some(Kind::LoseStore(store)) => self.beats.liveness(now, StoreId(store)) == Liveness::Up,
+            _ => false,
+        }
     }
 
     /// Brings the table of stores up to date.

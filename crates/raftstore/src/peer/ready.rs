@@ -90,7 +90,7 @@ impl Peer {
     }
 
     /// Hands the write out; one that holds nothing and waits for nothing is done at once.
-    fn give_write(&mut self, write: RaftWrite, fx: &mut Effects) {
+    pub(super) fn give_write(&mut self, write: RaftWrite, fx: &mut Effects) {
         if write.sync || !self.unpersisted.is_empty() {
             self.unpersisted.push_back(write.ready);
             return fx.writes.push(write);
@@ -205,6 +205,9 @@ impl Peer {
     }
 
     pub(super) fn on_applied(&mut self, now: MonoTime, applied: Applied, fx: &mut Effects) {
+        if let [Change::OnlyVoter(region)] = &applied.changes[..] {
+            return self.begin_alone(now, region.clone(), fx);
+        }
         let before = self.region.clone();
         if let Some(region) = applied.installed {
             let conf_state = region::conf_state(&region);
@@ -225,6 +228,7 @@ impl Peer {
                     self.on_merge_step(now, merge, fx);
                     continue;
                 }
+                Change::OnlyVoter(_) => unreachable!("it comes alone"),
             };
             self.region = Arc::new(conf.region);
             // A raft snapshot that came meanwhile has brought the crate a later membership.
@@ -294,8 +298,14 @@ impl Peer {
         self.destroyed = true;
         self.lease.revoke();
         self.unpublish(fx);
+        self.refuse_all(Error::Deadline, fx);
+        fx.destroy = true;
+    }
+
+    /// Answers everybody who waits: what was proposed with this error, what was not by that the region is gone.
+    pub(super) fn refuse_all(&mut self, error: Error, fx: &mut Effects) {
         for proposal in std::mem::take(&mut self.proposals) {
-            self.refuse_proposal(proposal, Error::Deadline, fx);
+            self.refuse_proposal(proposal, error.clone(), fx);
         }
         let gone = Error::RegionNotFound {
             region: self.region_id(),
@@ -304,7 +314,6 @@ impl Peer {
         fx.answers
             .extend(gathered.into_iter().map(|reply| (reply, Err(gone.clone()))));
         self.refuse_all_reads(&gone, fx);
-        fx.destroy = true;
     }
 
     /// Takes in a raft snapshot's message if it fits; its file is on this store already.

@@ -504,3 +504,40 @@ fn members_are_exchanged_jointly() {
         must("replication", || cluster.holds(store, "a").then_some(()));
     }
 }
+
+#[test]
+fn one_of_two_survivors_of_five_goes_on_and_the_other_gives_way() {
+    let cluster = Cluster::new(5, 5);
+    cluster.must_put("a", "1");
+    cluster.must_put("x", "1");
+    let all = cluster.stores();
+    let order = |store: usize, region, order| {
+        wait::<std::result::Result<(), AdminError>>(|reply| all[store].rescue(RegionId(region), order, reply))
+    };
+    let only_voter = Order::OnlyVoter {
+        above: RegionEpoch { conf_ver: 5, version: 5 },
+        rolls_back: false,
+    };
+    let led = order(0, 1, only_voter);
+    assert!(matches!(led, Some(Err(AdminError::Refused { .. }))), "it has a leader");
+    for lost in &all[2..] {
+        cluster.net.stores.write().remove(&lost.store_id().0);
+        lost.stop().expect("stop");
+    }
+    // What raft would never call committed now counts.
+    for region in [1, 2] {
+        must("the whole log", || order(1, region, Order::ApplyLog)?.ok());
+        must("one voter", || order(1, region, only_voter)?.ok());
+    }
+    must("the other gives way", || (all[0].counts().0 == 0).then_some(()));
+    for (key, value) in [("a", "1"), ("x", "1"), ("a", "2"), ("x", "2")] {
+        if value == "2" {
+            cluster.must_put(key, value);
+        }
+        assert_eq!(cluster.must_get(key), Some(value.to_owned()));
+    }
+    let (leader, region) = must("a leader", || cluster.leader_of(RegionId(1)));
+    assert_eq!((leader.store_id(), region.peers.len()), (StoreId(2), 1));
+    let epoch = region.region_epoch.expect("it has one");
+    assert_eq!(epoch.conf_ver, 5 + crate::rescue::RAISE);
+}

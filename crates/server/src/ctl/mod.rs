@@ -6,7 +6,9 @@ mod data;
 mod inspect;
 mod locks;
 mod member;
+mod offline;
 mod output;
+mod rescue;
 mod rule;
 mod schedule;
 mod text;
@@ -34,6 +36,7 @@ const EXAMPLES: &str = r#"Examples:
   ferrite ctl rule set app/copies --count 5  five copies of every region; list, check and remove tell and undo
   ferrite ctl member                         members of the placement driver; remove and transfer-leader change them
   ferrite ctl mvcc greeting                  every version and lock of a key
+  ferrite ctl offline check DATA_DIR         the data of a store that does not run; unsafe-recover and others repair
   ferrite ctl locks                          locks of transactions, and who waits for them
   ferrite ctl txn                            transactions, command by command; or from a script: ferrite ctl txn < script
 
@@ -108,6 +111,8 @@ pub enum Command {
     Hot(schedule::HotArgs),
     Region(inspect::RegionArgs),
     Member(member::MemberArgs),
+    UnsafeRecover(rescue::RescueArgs),
+    Offline(offline::OfflineArgs),
     /// Print a fresh timestamp.
     Tso,
     Txn(txn::TxnArgs),
@@ -121,6 +126,9 @@ pub enum Command {
 /// Runs one command: data to standard output, talk to standard error. The exit code tells 0 done, 1 no; an error becomes 2.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut out = Output::new(io::BufWriter::new(io::stdout()), args.json, Form::new(args.hex));
+    if let Command::Offline(offline) = &args.command {
+        return finish(offline::run(&mut out, offline), out);
+    }
     if let Command::Txn(_) | Command::Mvcc { .. } | Command::Locks(_) = args.command {
         let client = TxnClient::connect(&endpoints(&args), options(&args)).await;
         let client = client.map_err(|error| advise(error.into()))?;
@@ -146,8 +154,11 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Hot(hot) => schedule::hot(&client, &mut out, &hot).await,
         Command::Region(region) => inspect::regions(&client, &mut out, &region).await,
         Command::Member(member) => member::run(&client, &mut out, &member, time).await,
+        Command::UnsafeRecover(rescue) => rescue::run(&client, &mut out, &rescue, time).await,
         Command::Tso => inspect::tso(&client, &mut out).await,
-        Command::Txn(_) | Command::Mvcc { .. } | Command::Locks(_) => unreachable!("served above, by a client of its own"),
+        Command::Txn(_) | Command::Mvcc { .. } | Command::Locks(_) | Command::Offline(_) => {
+            unreachable!("served above, by a client of its own or by none")
+        }
     };
     finish(done, out)
 }

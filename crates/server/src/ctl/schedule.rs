@@ -24,7 +24,7 @@ use super::output::Output;
 /// Between two tries while no member leads.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// List the stores, show one, or have one emptied.
+/// List the stores, show one, have one emptied or removed.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct StoreArgs {
@@ -39,6 +39,14 @@ pub enum StoreAct {
     Drain { id: u64 },
     /// A store that is being drained stays after all.
     Keep { id: u64 },
+    /// A store whose data is lost is removed for good, with whatever it held. It must have been silent for 20 s. The regions that had a copy
+    /// there get another elsewhere; one that lost most of its copies needs `ferrite ctl offline unsafe-recover`.
+    Remove {
+        id: u64,
+        /// Really do it.
+        #[arg(long)]
+        yes: bool,
+    },
     /// How many copies may be on their way to a store at a time: 4 unless told, and 0 makes it so again.
     Limit {
         /// Id, or `all` for stores without a limit of their own.
@@ -52,6 +60,8 @@ impl StoreAct {
         Ok(match self {
             StoreAct::Drain { id } => Kind::DrainStore(*id),
             StoreAct::Keep { id } => Kind::KeepStore(*id),
+            StoreAct::Remove { id, yes: true } => Kind::LoseStore(*id),
+            StoreAct::Remove { id, .. } => bail!("store {id} can never come back after that: say --yes to do it"),
             StoreAct::Limit { store, copies } => {
                 let store = match store.as_str() {
                     "all" => 0,

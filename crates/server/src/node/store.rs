@@ -37,6 +37,7 @@ use crate::load::{self, Counted, Loads};
 use crate::pd_client::{self, News, OnNews, PdLink, StorePd};
 use crate::pd_service::CLUSTER_VERSION;
 use crate::raw::expiry;
+use crate::rescue::RescueService;
 use crate::security::Security;
 use crate::status::{Status, StoreReport};
 use crate::tikv_service::{Identity, TikvService};
@@ -174,6 +175,7 @@ impl StoreNode {
             .add_service(tikv.into_server())
             .add_service(receiver.into_service())
             .add_service(DeadlockService(txn.clone()).into_server())
+            .add_service(RescueService::new(raft.clone(), link.clone()).into_server())
             .add_service(health)
             .into_axum_router()
             .fallback(listen::unknown_route);

@@ -236,6 +236,11 @@ impl Node {
         }
     }
 
+    /// What `--data-dir` names.
+    pub fn data_dir(&self) -> &std::path::Path {
+        &self.data_dir
+    }
+
     /// The data of a process that does not run is lost.
     pub fn wipe(&mut self) {
         assert!(self.child.is_none(), "the process runs");

@@ -4,6 +4,7 @@
 mod common;
 mod load;
 mod placement;
+mod rescue;
 
 use std::time::Duration;
 

@@ -199,3 +199,46 @@ fn many_regions_are_not_asked_for_all_the_time() {
     beat_of_store(&mut bench, 1, 3000);
     assert!(bench.want_reports, "and are asked when it is time");
 }
+
+#[test]
+fn a_lost_store_is_replaced_at_once_and_never_comes_back() {
+    let (mut bench, mut info) = four_stores();
+    let lose = |bench: &mut Bench| schedule(bench, Kind::LoseStore(3));
+    assert!(
+        matches!(lose(&mut bench), Err(Error::Invalid { .. })),
+        "it spoke a moment ago"
+    );
+    bench.now = bench.now + Duration::from_secs(21);
+    for id in [1, 2, 4] {
+        beat_of_store(&mut bench, id, u32::from(id < 4));
+    }
+    assert_eq!(bench.beat(info.clone()), Ok(None), "a silent store may come back");
+    assert_eq!(lose(&mut bench), Ok(Reply::Done));
+    let view = bench.must_store(3);
+    assert_eq!(
+        (view.store.state(), view.store.physically_destroyed),
+        (StoreState::Tombstone, true)
+    );
+    assert_eq!(
+        lose(&mut bench),
+        Err(Error::StoreTombstone { store: StoreId(3) }),
+        "it may be repeated"
+    );
+    assert_eq!(
+        bench.ask(Request::PutStore(store(3))),
+        Err(Error::StoreTombstone { store: StoreId(3) })
+    );
+    let Ok(Some(Operator::AddLearner(learner))) = bench.beat(info.clone()) else {
+        panic!("it has two copies left");
+    };
+    assert_eq!(learner.store_id, 4);
+    // As unsafe recovery leaves a region: one voter, a much higher epoch and term.
+    info.region.peers.truncate(1);
+    info.region.region_epoch = Some(RegionEpoch {
+        conf_ver: 70_000,
+        version: 70_000,
+    });
+    info.term = 70_000;
+    let told = bench.beat(info);
+    assert!(matches!(told, Ok(Some(Operator::AddLearner(_)))), "{told:?}");
+}
