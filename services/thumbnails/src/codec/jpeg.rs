@@ -353,14 +353,28 @@ mod tests {
         Picture::new(width, height, Samples::Rgb, pixels.collect()).expect("fits")
     }
 
+    /// How far two pictures are apart at most and in the mean: in light, and in the three colours.
+    fn apart(ours: &Picture, theirs: &Picture) -> [(f64, f64); 2] {
+        let light = |pixel: &[u8]| 0.299 * f64::from(pixel[0]) + 0.587 * f64::from(pixel[1]) + 0.114 * f64::from(pixel[2]);
+        let pixels = || ours.pixels().chunks_exact(3).zip(theirs.pixels().chunks_exact(3));
+        let lights: Vec<f64> = pixels().map(|(one, other)| (light(one) - light(other)).abs()).collect();
+        let colors = pixels().flat_map(|(one, other)| one.iter().zip(other).map(|(one, other)| f64::from(one.abs_diff(*other))));
+        [lights, colors.collect()].map(|all| {
+            (
+                all.iter().copied().fold(0.0, f64::max),
+                all.iter().sum::<f64>() / all.len() as f64,
+            )
+        })
+    }
+
     /// Ours beside the library's: every kind of file, with detail and without. The library's filter is another at a quarter and a half,
-    /// and at a half it makes twice the colour that we do.
+    /// and it makes twice the colour that we do where that is stored at half the resolution.
     #[test]
     fn our_reader_makes_what_the_library_makes() {
         let kinds = [(false, false), (true, false), (false, true), (true, true)];
         for ((full_chroma, progressive), restart) in kinds.into_iter().flat_map(|kind| [(kind, 0), (kind, 1), (kind, 3)]) {
             for (width, height) in [(67, 43), (160, 96), (8, 8), (17, 1)] {
-                for (source, far_max, mean_max) in [(gradient(width, height), 12, 5.0), (texture(width, height), 90, 14.0)] {
+                for (source, far_max, mean_max) in [(gradient(width, height), 12.0, 7.0), (texture(width, height), 80.0, 10.0)] {
                     let settings = Settings {
                         full_chroma,
                         progressive,
@@ -374,11 +388,21 @@ mod tests {
                         let ours = from_planes(&planes.unwrap_or_else(|| panic!("{what} is one of ours"))).expect("decodes");
                         let theirs = decode_any(&jpeg, &info, eighths).expect("decodes");
                         assert_eq!((ours.width(), ours.height()), (theirs.width(), theirs.height()));
-                        let apart = ours.pixels().iter().zip(theirs.pixels());
-                        let apart: Vec<u8> = apart.map(|(one, other)| one.abs_diff(*other)).collect();
-                        let far = apart.iter().copied().max().unwrap_or(0);
-                        let mean = apart.iter().map(|apart| f64::from(*apart)).sum::<f64>() / apart.len() as f64;
-                        assert!(far <= far_max && mean <= mean_max, "{what}: {far} apart, {mean} in the mean");
+                        let [(far, mean), (far_color, mean_color)] = apart(&ours, &theirs);
+                        assert!(
+                            far <= far_max && mean <= mean_max,
+                            "{what}: light {far} apart, {mean} in the mean"
+                        );
+                        // A sample of half the colour stands for a block that may lie outside of the picture by three quarters.
+                        let (far_max, mean_max) = if full_chroma {
+                            (far_max * 1.3, mean_max * 1.3)
+                        } else {
+                            (120.0, 25.0)
+                        };
+                        assert!(
+                            far_color <= far_max && mean_color <= mean_max,
+                            "{what}: colours {far_color} apart, {mean_color} in the mean"
+                        );
                     }
                 }
             }

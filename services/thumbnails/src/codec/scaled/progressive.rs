@@ -161,11 +161,7 @@ fn means(bits: &mut Bits<'_>, file: &File, layout: &Layout, components: &mut [Bl
             }
             for &(at, table, _) in &scan.parts {
                 let blocks = &mut components[at];
-                let (wide, high) = if is_alone {
-                    (1, 1)
-                } else {
-                    layout.shapes[at]
-                };
+                let (wide, high) = if is_alone { (1, 1) } else { layout.shapes[at] };
                 for row in 0..high {
                     for column in 0..wide {
                         let block = (y * high + row) * blocks.across + x * wide + column;
