@@ -2,11 +2,14 @@
 """Thumbnails beside sharp, vipsthumbnail and oximg: CPU per picture, peak memory, and how good the results are; goals as lines, exit 1 if
 one is missed.
 
-Started by `cargo xtask bench thumbnails`. Needs numpy and Pillow; sharp is looked for by node in the folder of SHARP_DIR, vipsthumbnail and
-oximg in PATH; who is not there is left out, and so are its goals. CPU is user + system of the engine's own process, from /proc, so that load
-of others spoils it less than time. Engines take turns within each round; figures are medians of rounds. References are full decodes scaled by
-Pillow's Lanczos; SSIM is of luma over windows of 8 by 8. Results are what each engine makes with one thread and 4:2:0 colour."""
-import io, json, math, os, re, shutil, statistics, subprocess, sys, tempfile, time, urllib.request
+Started by `cargo xtask bench thumbnails`, which brings what it needs. On its own: numpy and Pillow; sharp is looked for by node in the folder
+of SHARP_DIR, vipsthumbnail in PATH, oximg under the name in OXIMG; who is not there is left out, and its goals are missed. CPU is that of the
+engine's own process, from /proc, so that load of others spoils it less than time. Engines take turns within each round; figures are medians of
+rounds. References are full decodes scaled by Pillow's Lanczos; SSIM is of luma over windows of 8 by 8. Each engine makes its results with one
+thread, 4:2:0 colour and, where it has them, its fast settings (oximg: sRGB, no margin, baseline JPEG).
+
+Arguments are the parts to run: images, load, soak; none: all."""
+import glob, http.client, io, math, os, re, shutil, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.request
 
 import numpy
 from PIL import Image
@@ -14,9 +17,13 @@ from PIL import Image
 BINARY = sys.argv[1]
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "5"))
 REPEAT = int(os.environ.get("BENCH_REPEAT", "6"))
-SOAK = int(os.environ.get("BENCH_SOAK", "0"))
+SOAK = int(os.environ.get("BENCH_SOAK", "10000"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "6"))
+PARTS = sys.argv[2:] or ["images", "load", "soak"]
 SHARP_DIR = os.environ.get("SHARP_DIR", os.getcwd())
-TICK = os.sysconf("SC_CLK_TCK")
+OXIMG = shutil.which(os.environ.get("OXIMG", "oximg"))
+# Of ours; that of sharp at 50 is as large.
+AVIF_QUALITY = int(os.environ.get("BENCH_AVIF_QUALITY", "54"))
 WIDTH = 400
 goals = []
 
@@ -45,8 +52,8 @@ def make(folder):
 
 
 def cpu(pid):
-    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """Seconds that the threads of a process ran; finer than the ticks of its stat."""
+    return sum(int(open(path).read().split()[0]) for path in glob.glob(f"/proc/{pid}/task/*/schedstat")) / 1e9
 
 
 def memory(pid, name):
@@ -56,9 +63,9 @@ def memory(pid, name):
 class Ours:
     name = "ours"
 
-    def __init__(self, folder):
+    def __init__(self, folder, workers=1):
         config = f"{folder}/ours.toml"
-        open(config, "w").write('[server]\nworkers = 1\nrequest-timeout = "60s"\n[cache]\nmemory-max = "0B"\n[limits]\nresolution-max = 100.0\n')
+        open(config, "w").write(f'[server]\nworkers = {workers}\nqueue-max = 1000\nrequest-timeout = "60s"\n[cache]\nmemory-max = "0B"\n[limits]\nresolution-max = 100.0\n')
         arguments = [BINARY, "serve", "--config", config, "--addr", "127.0.0.1:0", "--status-addr", "127.0.0.1:0", "--local-root", folder, "--allow-unsigned"]
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         self.base = "http://" + self.process.stdout.readline().split()[-1]
@@ -68,15 +75,52 @@ class Ours:
         before = cpu(self.process.pid)
         for _ in range(REPEAT):
             self.count += 1
-            quality = {"jpg": 75, "webp": 75, "avif": 50}[kind]
-            body = urllib.request.urlopen(f"{self.base}/_/w:{WIDTH}/q:{quality}/cb:{self.count}/plain/local:///{source}@{kind}").read()
+            body = urllib.request.urlopen(self.base + self.path(source, kind, WIDTH, self.count)).read()
         return (cpu(self.process.pid) - before) / REPEAT, body
+
+    def path(self, source, kind, width, number):
+        quality = {"jpg": 75, "webp": 75, "avif": AVIF_QUALITY, "png": 75}[kind]
+        return f"/_/w:{width}/q:{quality}/cb:{number}/plain/local:///{source}@{kind}"
 
     def peak(self):
         return memory(self.process.pid, "VmHWM")
 
     def stop(self):
         self.process.terminate()
+        self.process.wait()
+
+
+class Oximg:
+    name = "oximg"
+
+    def __init__(self, folder, threads=1):
+        with socket.socket() as held:
+            held.bind(("127.0.0.1", 0))
+            port = held.getsockname()[1]
+        self.base = f"http://127.0.0.1:{port}"
+        fast = dict(QUALITY="75", PRESET="fast", OXIMG_WEBP_QUALITY="75", OXIMG_RESIZE="srgb", OXIMG_DCT_MARGIN="1", OXIMG_OVERLAP="0")
+        fast |= dict(OXIMG_JPEG_PROGRESSIVE="0", OXIMG_MAX_SRC_PIXELS="100000000", PORT=str(port), IMAGES_DIR=folder)
+        cores = {"preexec_fn": lambda: os.sched_setaffinity(0, {0})} if threads == 1 else {}
+        self.process = subprocess.Popen([OXIMG], env=dict(os.environ, **fast), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **cores)
+        for _ in range(200):
+            try:
+                socket.create_connection(("127.0.0.1", port)).close()
+                return
+            except OSError:
+                time.sleep(0.05)
+        sys.exit("oximg does not listen")
+
+    def run(self, source, kind):
+        before = cpu(self.process.pid)
+        for number in range(REPEAT):
+            body = urllib.request.urlopen(self.base + self.path(source, kind, WIDTH, number)).read()
+        return (cpu(self.process.pid) - before) / REPEAT, body
+
+    def path(self, source, kind, width, number):
+        return f"/resize/{width}/{width * 3 // 4}/{source}@{kind}"
+
+    peak = Ours.peak
+    stop = Ours.stop
 
 
 SHARP = """
@@ -168,62 +212,133 @@ def goal(name, value, wanted, met):
     print(f"goal {name}: {value} (wanted {wanted}): {'met' if met else 'missed'}")
 
 
-def soak(ours):
-    """Memory after many different requests beside that after few."""
-    sizes = {}
-    for number in range(1, SOAK + 1):
-        width, kind = 50 + number * 37 % 400, ("jpg", "webp", "png")[number % 3]
-        source = ("photo.jpg", "large.png", "progressive.jpg", "photo.jpg")[number % 4] if number % 10 == 0 else "small.jpg"
-        urllib.request.urlopen(f"{ours.base}/_/w:{width}/cb:s{number}/plain/local:///{source}@{kind}").read()
-        if number in (SOAK // 10, SOAK):
-            sizes[number] = memory(ours.process.pid, "VmRSS")
-    few, many = sizes[SOAK // 10], sizes[SOAK]
-    print(f"soak: {few:.0f} MiB after {SOAK // 10} requests, {many:.0f} MiB after {SOAK}")
+class Users:
+    """Clients that each ask for the next picture once they have the last, on a connection of their own."""
+
+    def __init__(self, engine, count, path, until):
+        self.times, self.number, self.lock = [], 0, threading.Lock()
+        self.engine, self.path, self.until = engine, path, until
+        threads = [threading.Thread(target=self.user) for _ in range(count)]
+        self.start = time.monotonic()
+        [thread.start() for thread in threads]
+        [thread.join() for thread in threads]
+        self.seconds = time.monotonic() - self.start
+
+    def user(self):
+        connection = http.client.HTTPConnection(self.engine.base.split("/")[2])
+        while True:
+            with self.lock:
+                number = self.number = self.number + 1
+            if self.until(number, time.monotonic() - self.start):
+                return
+            start = time.monotonic()
+            connection.request("GET", self.path(number))
+            answer = connection.getresponse()
+            answer.read()
+            if answer.status != 200:
+                sys.exit(f"{self.engine.name} answered {answer.status} to {self.path(number)}")
+            self.times.append(time.monotonic() - start)
+
+
+def load(folder):
+    """Two to eight users, on all cores; no two pictures are equal, so that nothing is found made."""
+    cores = os.cpu_count()
+    engines = [Ours(folder, workers=cores)] + ([Oximg(folder, threads=cores)] if OXIMG else [])
+    print(f"{'users':>5} {'engine':>6} {'requests/s':>10} {'p50 ms':>7} {'p99 ms':>7}")
+    rates = {}
+    for users in (2, 4, 8):
+        for engine in engines:
+            # Widths differ by a few pixels: oximg shares the work of equal requests in flight.
+            path = lambda number: engine.path("photo.jpg", "jpg", WIDTH - number % 64, f"l{users}-{number}")
+            done = Users(engine, users, path, lambda _, seconds: seconds > SECONDS)
+            times = sorted(done.times)
+            rates[engine.name, users] = len(times) / done.seconds
+            p50, p99 = times[len(times) // 2] * 1e3, times[min(len(times) - 1, len(times) * 99 // 100)] * 1e3
+            print(f"{users:5} {engine.name:>6} {len(times) / done.seconds:10.1f} {p50:7.1f} {p99:7.1f}")
+    for engine in engines:
+        engine.stop()
+
+
+def soak(folder):
+    """Memory after many different requests of four users beside that after few; nothing is kept in the cache."""
+    ours = Ours(folder, workers=os.cpu_count())
+
+    def path(number):
+        width, kind = 50 + number * 37 % 400, ("jpg", "webp", "png", "avif")[number % 4 if number % 12 == 3 else number % 3]
+        source = ("photo.jpg", "large.png", "progressive.jpg", "photo.jpg")[number // 20 % 4] if number % 20 == 0 else "small.jpg"
+        return ours.path(source, kind, width, f"s{number}")
+
+    few_count = SOAK // 10
+    Users(ours, 4, path, lambda number, _: number > few_count)
+    few = memory(ours.process.pid, "VmRSS")
+    Users(ours, 4, lambda number: path(number + few_count), lambda number, _: number > SOAK - few_count)
+    many = memory(ours.process.pid, "VmRSS")
+    print(f"soak: {few:.0f} MiB after {few_count} requests, {many:.0f} MiB after {SOAK}, {ours.peak():.0f} MiB at the peak")
     goal("rss_soak", f"{many / few:.2f}", "<= 1.20", many <= 1.2 * few)
+    ours.stop()
 
 
-def main():
-    folder = tempfile.mkdtemp(prefix="thumbnails-bench-")
-    references = make(folder)
-    Image.open(f"{folder}/large.png").resize((600, 450)).save(f"{folder}/small.jpg", quality=85)
+def images(folder, references):
     engines = [Ours(folder)]
     has_sharp = subprocess.run(["node", "-e", "require('sharp')"], cwd=SHARP_DIR, stderr=subprocess.DEVNULL).returncode == 0
     engines += [Sharp(folder)] if has_sharp else []
     engines += [Vips(folder)] if shutil.which("vipsthumbnail") else []
+    engines += [Oximg(folder)] if OXIMG else []
     cells = [("photo.jpg", "jpg"), ("photo.jpg", "webp"), ("photo.jpg", "avif"), ("progressive.jpg", "jpg"), ("large.png", "jpg"), ("large.png", "webp")]
-    used, results = {}, {}
+    # As the registry has it, oximg is built without AVIF.
+    able = lambda engine, cell: engine.name != "oximg" or cell[1] != "avif"
+    used, table = {}, {}
+    results = {}
     try:
         for number in range(ROUNDS + 1):
             for cell in cells:
                 for engine in engines:
-                    seconds, body = engine.run(*cell)
-                    results[engine.name, cell] = body
-                    if number > 0:
-                        used.setdefault((engine.name, cell), []).append(seconds * 1e3)
+                    if able(engine, cell):
+                        seconds, results[engine.name, cell] = engine.run(*cell)
+                        if number > 0:
+                            used.setdefault((engine.name, cell), []).append(seconds * 1e3)
         print(f"{'source':>16} {'result':>6} {'engine':>6} {'CPU ms':>7} {'spread':>13} {'bytes':>7} {'PSNR':>6} {'SSIM':>7}")
-        table = {}
         for cell in cells:
             for engine in engines:
-                times = used[engine.name, cell]
-                body = results[engine.name, cell]
+                if not able(engine, cell):
+                    continue
+                times, body = used[engine.name, cell], results[engine.name, cell]
                 psnr, like = quality(body, references[cell[0]])
                 table[engine.name, cell] = (statistics.median(times), len(body), like)
                 spread = f"{min(times):.1f}-{max(times):.1f}"
                 print(f"{cell[0]:>16} {cell[1]:>6} {engine.name:>6} {statistics.median(times):7.1f} {spread:>13} {len(body):7} {psnr:6.2f} {like:7.4f}")
         for engine in engines:
             print(f"peak memory of {engine.name}: {engine.peak():.0f} MiB")
-        if has_sharp:
-            for cell, bound in zip(cells[:3], (0.75, 0.75, 1.0)):
-                ours, sharp = table["ours", cell], table["sharp", cell]
-                goal(f"cpu_vs_sharp_{cell[1]}", f"{ours[0] / sharp[0]:.2f}", f"<= {bound:.2f}", ours[0] <= bound * sharp[0])
-                goal(f"ssim_vs_sharp_{cell[1]}", f"{ours[2] - sharp[2]:+.4f}", ">= -0.0005", ours[2] - sharp[2] >= -0.0005)
-            ratio = engines[0].peak() / engines[1].peak()
+        for rival, bounds in (("sharp", (0.75, 0.75, 1.0)), ("oximg", (0.95, 0.95))):
+            for cell, bound in zip(cells, bounds):
+                ours, other = table["ours", cell], table.get((rival, cell))
+                if other is None:
+                    goal(f"cpu_vs_{rival}_{cell[1]}", f"no {rival} here", f"<= {bound:.2f}", False)
+                    continue
+                goal(f"cpu_vs_{rival}_{cell[1]}", f"{ours[0] / other[0]:.2f}", f"<= {bound:.2f}", ours[0] <= bound * other[0])
+                goal(f"ssim_vs_{rival}_{cell[1]}", f"{ours[2] - other[2]:+.4f}", ">= -0.0005", ours[2] - other[2] >= -0.0005)
+                goal(f"bytes_vs_{rival}_{cell[1]}", f"{ours[1] / other[1]:.2f}", "<= 1.10", ours[1] <= 1.1 * other[1])
+        peaks = {engine.name: engine.peak() for engine in engines}
+        if "sharp" in peaks:
+            ratio = peaks["ours"] / peaks["sharp"]
             goal("rss_vs_sharp", f"{ratio:.2f}", "<= 0.25", ratio <= 0.25)
-        if SOAK:
-            soak(engines[0])
     finally:
         for engine in engines:
             engine.stop()
+
+
+def main():
+    folder = tempfile.mkdtemp(prefix="thumbnails-bench-")
+    try:
+        references = make(folder)
+        Image.open(f"{folder}/large.png").resize((600, 450)).save(f"{folder}/small.jpg", quality=85)
+        if "images" in PARTS:
+            images(folder, references)
+        if "load" in PARTS:
+            load(folder)
+        if "soak" in PARTS:
+            soak(folder)
+    finally:
         shutil.rmtree(folder)
     sys.exit(0 if all(goals) else 1)
 

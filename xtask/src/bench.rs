@@ -16,7 +16,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench tso       timestamps a second, of one placement driver and of three
 ///   cargo xtask bench idle      what 1 to 30,000 regions cost while nobody uses them, and a restart with them
 ///   cargo xtask bench cache-proxy   the cache proxy beside nutcracker and no proxy (with redis-server, memcached, strace)
-///   cargo xtask bench thumbnails    pictures beside sharp, vipsthumbnail and oximg, with SSIM (python3 with numpy and Pillow, node)
+///   cargo xtask bench thumbnails    pictures beside sharp, vipsthumbnail and oximg, with SSIM; parts: images, load, soak
 ///   cargo xtask bench clients   a call's cost in each language beside the Rust core, and that beside the registry's tikv-client
 ///   cargo xtask bench txn       transactions in each way of committing, beside etcd's
 ///
@@ -98,5 +98,21 @@ fn script(service: &str, arguments: &[String]) -> Result<Outcome> {
     let mut command = std::process::Command::new("python3");
     command.arg(workspace::root().join("services").join(service).join("bench.py"));
     command.arg(workspace::binary(Profile::Release, &package)).args(arguments);
+    if service == "thumbnails" {
+        command.envs(rivals_of_thumbnails()?);
+    }
     stage::run(&mut command)
+}
+
+/// Brings what registries have and Debian has not; the variables that tell where it is.
+fn rivals_of_thumbnails() -> Result<Vec<(String, String)>> {
+    let mut command = std::process::Command::new(workspace::root().join("services/thumbnails/bench-install.sh"));
+    let got = command
+        .arg(workspace::cache().join("tools/thumbnails"))
+        .stderr(std::process::Stdio::inherit())
+        .output()?;
+    anyhow::ensure!(got.status.success(), "services/thumbnails/bench-install.sh failed: see above");
+    let told = String::from_utf8(got.stdout)?;
+    let pairs = told.lines().filter_map(|line| line.split_once('='));
+    Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }

@@ -18,7 +18,7 @@ const INSTALLERS: &[(&str, &str, &str)] = &[
     ("zypper", "zypper install -y", "gcc gcc-c++ make"),
 ];
 /// Programs that building everything wants, with the packages that bring them.
-const BUILD: &[Need] = &[("cmake", "cmake"), ("nasm", "nasm")];
+const BUILD: &[Need] = &[("cmake", "cmake"), ("nasm", "nasm"), ("perl", "perl")];
 /// And that testing everything wants, with Debian's names.
 const TEST: &[Need] = &[
     ("redis-server", "redis-server"),
@@ -62,6 +62,15 @@ const BENCH_CACHE_PROXY: &[Need] = &[
     ("strace", "strace"),
 ];
 
+/// And that the bench of thumbnails wants; the others are brought by `services/thumbnails/bench-install.sh`.
+const BENCH_THUMBNAILS: &[Need] = &[
+    ("vipsthumbnail", "libvips-tools"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("python3", "python3"),
+    ("pip3", "python3-pip"),
+];
+
 pub type Need = (&'static str, &'static str);
 
 /// Makes sure the machine can build the store: installs what is lacking where that needs nobody's leave (apt, as root), else
@@ -90,6 +99,7 @@ pub fn ensure_bench(service: &str) -> Result<()> {
     match service {
         "build-cache" => ensure_with(BENCH_BUILD_CACHE),
         "cache-proxy" => ensure_with(&[BUILD, BENCH_CACHE_PROXY].concat()),
+        "thumbnails" => ensure_with(&[BUILD, BENCH_THUMBNAILS].concat()),
         _ => ensure_build(),
     }
 }

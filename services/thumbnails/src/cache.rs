@@ -1,4 +1,4 @@
-//! Results that were made before: a few in memory, more on disk.
+//! Results that were made before: a few in memory, more on disk, those of other servers in a cluster.
 //!
 //! A result is stored under the hash of all that it depends on: options, formats that the client takes, source. One stays until it is
 //! evicted, as the least recently used, or purged with all others of its source. Purges are remembered as times: a result that was made before
@@ -6,6 +6,7 @@
 
 mod memory;
 mod purges;
+mod shared;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use crate::metrics;
 use crate::source::Validators;
 use memory::Memory;
 use purges::Purges;
+pub use shared::Shared;
 
 /// What is told of a result beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +48,8 @@ pub struct Entry {
 pub enum Tier {
     Memory,
     Disk,
+    /// Perhaps made by another server.
+    Cluster,
 }
 
 impl Tier {
@@ -54,6 +58,7 @@ impl Tier {
         match self {
             Tier::Memory => "memory",
             Tier::Disk => "disk",
+            Tier::Cluster => "cluster",
         }
     }
 }
@@ -62,6 +67,7 @@ impl Tier {
 pub struct Cache {
     memory: Memory,
     disk: Option<Disk>,
+    shared: Option<Shared>,
     purges: Purges,
 }
 
@@ -76,7 +82,7 @@ const HEAD_MAX: usize = 64 << 10;
 
 impl Cache {
     /// As configured.
-    pub fn open(config: &CacheConfig) -> anyhow::Result<Cache> {
+    pub fn open(config: &CacheConfig, shared: Option<Shared>) -> anyhow::Result<Cache> {
         let disk = match config.dir.as_os_str().is_empty() {
             true => None,
             false => {
@@ -95,6 +101,7 @@ impl Cache {
         Ok(Cache {
             memory: Memory::new(config.memory_max.0),
             disk,
+            shared,
             purges,
         })
     }
@@ -106,6 +113,19 @@ impl Cache {
         if let Some(entry) = self.memory.get(&key) {
             return is_valid(&entry).then_some((entry, Tier::Memory));
         }
+        if let Some(entry) = self.on_disk(key).await.filter(|entry| is_valid(entry)) {
+            self.memory.put(key, entry.clone());
+            return Some((entry, Tier::Disk));
+        }
+        let entry = Arc::new(self.shared.as_ref()?.get(key, source).await?);
+        if !is_valid(&entry) {
+            return None;
+        }
+        self.keep(key, &entry);
+        Some((entry, Tier::Cluster))
+    }
+
+    async fn on_disk(&self, key: Key) -> Option<Arc<Entry>> {
         let disk = self.disk.as_ref()?;
         if disk.store.peek(&key) == blob_store::Presence::Absent {
             return None;
@@ -119,19 +139,23 @@ impl Cache {
                 return None;
             }
         };
-        let entry = Arc::new(decode(bytes.into())?);
-        if !is_valid(&entry) {
-            return None;
-        }
-        self.memory.put(key, entry.clone());
-        Some((entry, Tier::Disk))
+        Some(Arc::new(decode(bytes.into())?))
     }
 
-    /// Keeps a result. The disk is written to in the background; a failure there costs the result, not the request.
-    pub fn put(self: &Arc<Self>, key: Key, entry: Arc<Entry>) {
+    /// Keeps a result of `source`, and sends it to the cluster. That and the disk are written to in the background; a failure there costs
+    /// the result, not the request.
+    pub fn put(&self, key: Key, source: &str, entry: &Arc<Entry>) {
+        self.keep(key, entry);
+        if let Some(shared) = &self.shared {
+            shared.put(key, source, entry.clone());
+        }
+    }
+
+    /// Keeps it on this server.
+    fn keep(&self, key: Key, entry: &Arc<Entry>) {
         self.memory.put(key, entry.clone());
         let Some(disk) = &self.disk else { return };
-        let (store, space) = (disk.store.clone(), disk.space);
+        let (store, space, entry) = (disk.store.clone(), disk.space, entry.clone());
         let _in_background = tokio::task::spawn_blocking(move || {
             let bytes = encode(&entry);
             if let Err(error) = store.put(key, Content::Named, space, &bytes) {
@@ -143,10 +167,14 @@ impl Cache {
 
     /// Forgets every result of `source`.
     pub async fn purge(self: &Arc<Self>, source: &str, now_ms: u64) -> anyhow::Result<()> {
-        let (cache, source) = (self.clone(), source.to_owned());
-        tokio::task::spawn_blocking(move || cache.purges.purge(&source, now_ms))
+        let (cache, name) = (self.clone(), source.to_owned());
+        tokio::task::spawn_blocking(move || cache.purges.purge(&name, now_ms))
             .await?
-            .context("write the purge down")
+            .context("write the purge down")?;
+        match &self.shared {
+            Some(shared) => shared.purge(source).await.context("purge the cluster"),
+            None => Ok(()),
+        }
     }
 
     /// Writes down what is not yet.
@@ -223,9 +251,9 @@ mod tests {
             disk_max: base::ByteSize::mib(32),
             ..CacheConfig::default()
         };
-        let cache = Arc::new(Cache::open(&config).expect("opens"));
+        let cache = Arc::new(Cache::open(&config, None).expect("opens"));
         for source in ["a", "b"] {
-            cache.put(key(source), Arc::new(sample(source, 10)));
+            cache.put(key(source), source, &Arc::new(sample(source, 10)));
             assert_eq!(cache.get(key(source), source).await.map(|found| found.1), Some(Tier::Memory));
         }
         cache.purge("b", 20).await.expect("purges");
@@ -235,11 +263,11 @@ mod tests {
         }
         cache.clone().close().await.expect("closes");
         drop(cache);
-        let cache = Arc::new(Cache::open(&config).expect("opens again"));
+        let cache = Arc::new(Cache::open(&config, None).expect("opens again"));
         let (entry, tier) = cache.get(key("a"), "a").await.expect("is there");
         assert_eq!((&entry.bytes[..], tier), (&b"a"[..], Tier::Disk));
         assert!(cache.get(key("b"), "b").await.is_none(), "purged before the restart");
-        cache.put(key("b"), Arc::new(sample("new", 30)));
+        cache.put(key("b"), "b", &Arc::new(sample("new", 30)));
         assert_eq!(cache.get(key("b"), "b").await.expect("made after the purge").0.bytes, "new");
         cache.close().await.expect("closes");
     }

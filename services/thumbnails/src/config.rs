@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use base::log::LogFormat;
 use base::options::SectionDoc;
 use base::{ByteSize, Span, section};
+use client::TlsOptions;
 use serde::{Deserialize, Serialize};
 
 use crate::format::Format;
 use crate::limits::Limits;
+use crate::source::objects::Objects;
 use crate::url::Grammar;
 use crate::url::sign::Signer;
 
@@ -96,6 +98,71 @@ section! { "http",
         pub idle_max: usize = 8,
         /// Who we say we are. Fixed at start.
         pub user_agent: String = "ferrite-thumbnails".into(),
+    }
+}
+
+section! { "objects",
+    /// Sources in object stores: `s3://BUCKET/KEY`, `gs://BUCKET/KEY` of Google, `abs://CONTAINER/KEY` of Azure.
+    pub struct ObjectsConfig {
+        /// Buckets that are read, `s3://photos`; with a folder behind, `s3://photos/public`, only what is below it. Empty: none. Fixed at start.
+        pub buckets: Vec<String> = Vec::new(),
+        /// Options of the stores, such as `aws_region`, `aws_endpoint`, `google_service_account`, `azure_storage_account_name`: those of the
+        /// `object_store` crate. Credentials may come from the environment instead (`AWS_…`, `GOOGLE_…`, `AZURE_…`). Fixed at start.
+        pub options: BTreeMap<String, String> = BTreeMap::new(),
+        /// Time for a connection. Bound 10ms to 1m. Fixed at start.
+        pub connect_timeout: Span = Span::secs(3),
+    }
+}
+
+/// How keys are written in the cluster, as it is configured itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FerriteApi {
+    #[default]
+    V1,
+    V1ttl,
+    V2,
+}
+
+section! { "ferrite",
+    /// A Ferrite cluster, for sources (`ferrite:///NAME`) and for results that several servers share; off where `endpoints` is empty.
+    pub struct FerriteConfig {
+        /// Placement drivers of the cluster, `HOST:PORT`. Fixed at start.
+        pub endpoints: Vec<String> = Vec::new(),
+        /// The cluster's `api-version`: `v1`, `v1ttl` or `v2`. Fixed at start.
+        pub api: FerriteApi = FerriteApi::V1,
+        /// Keyspace of API v2; empty: the default one. Fixed at start.
+        pub keyspace: String = String::new(),
+        /// PEM file with the authority of the cluster's certificates; empty: no TLS. Fixed at start; the file is looked
+        /// at for each connection.
+        pub ca: PathBuf = PathBuf::new(),
+        /// PEM file with a certificate to show to the cluster. Fixed at start; the file is looked at for each connection.
+        pub cert: PathBuf = PathBuf::new(),
+        /// PEM file with the key of it. Fixed at start; the file is looked at for each connection.
+        pub key: PathBuf = PathBuf::new(),
+        /// What keys of sources start with: `ferrite:///a.jpg` is the value under this and `a.jpg`. Empty: no sources there. Fixed at start.
+        pub sources: String = String::new(),
+        /// What keys of results start with, `thumbnails/`. Empty: results are not shared. Fixed at start.
+        pub results: String = String::new(),
+        /// How long results live there. Wants `v1ttl` or `v2`. 0s: for ever, and nothing but purges makes room. Fixed at start.
+        pub results_ttl: Span = Span::secs(0),
+        /// Largest result that goes there. Bound 1KiB to 4MiB. Fixed at start.
+        pub result_max: ByteSize = ByteSize::mib(1),
+        /// For each call; what takes longer is a miss. Bound 10ms to 1m. Fixed at start.
+        pub timeout: Span = Span::secs(2),
+    }
+}
+
+section! { "clients",
+    /// How often one client may ask; more is refused with 429 and the time to wait.
+    pub struct ClientsConfig {
+        /// Requests a second of one client, over time, whether they are found in the cache or not. 0: no limit. Bound 1000000. Fixed at start.
+        pub rate: f64 = 0.0,
+        /// Requests that it may make at once before that. Bound 1 to 1000000. Fixed at start.
+        pub burst: u32 = 50,
+        /// Header that tells clients apart, such as one that a proxy of yours sets; whoever can choose it has no limit. Empty, or where a
+        /// request lacks it: the address, of IPv6 its first 64 bits. Fixed at start.
+        pub header: String = String::new(),
     }
 }
 
@@ -207,6 +274,9 @@ pub struct Config {
     pub url: UrlConfig,
     pub local: LocalConfig,
     pub http: HttpConfig,
+    pub objects: ObjectsConfig,
+    pub ferrite: FerriteConfig,
+    pub clients: ClientsConfig,
     pub limits: LimitsConfig,
     pub output: OutputConfig,
     pub cache: CacheConfig,
@@ -215,11 +285,14 @@ pub struct Config {
 }
 
 /// Every section as documented.
-pub const SECTIONS: [SectionDoc; 9] = [
+pub const SECTIONS: [SectionDoc; 12] = [
     ServerConfig::DOC,
     UrlConfig::DOC,
     LocalConfig::DOC,
     HttpConfig::DOC,
+    ObjectsConfig::DOC,
+    FerriteConfig::DOC,
+    ClientsConfig::DOC,
     LimitsConfig::DOC,
     OutputConfig::DOC,
     CacheConfig::DOC,
@@ -245,6 +318,9 @@ impl Config {
         self.server.validate(&mut faults);
         self.url.validate(&mut faults);
         self.http.validate(&mut faults);
+        self.objects.validate(&mut faults);
+        self.ferrite.validate(&mut faults);
+        self.clients.validate(&mut faults);
         self.limits.validate(&mut faults);
         self.output.validate(&mut faults);
         faults.wanted(self.cache.disk_max >= ByteSize::mib(16), || {
@@ -352,6 +428,61 @@ impl HttpConfig {
         faults.within("http.idle-max", self.idle_max, 0, 1000);
         faults.wanted(http::HeaderValue::from_str(&self.user_agent).is_ok(), || {
             format!("http.user-agent = {:?}: wanted text for a header", self.user_agent)
+        });
+    }
+}
+
+impl ObjectsConfig {
+    fn validate(&self, faults: &mut Faults) {
+        faults.within(
+            "objects.connect-timeout",
+            self.connect_timeout,
+            Span::millis(10),
+            Span::secs(60),
+        );
+        if let Err(error) = Objects::new(self) {
+            faults.0.push(format!("{error:#}"));
+        }
+    }
+}
+
+impl FerriteConfig {
+    fn validate(&self, faults: &mut Faults) {
+        faults.within("ferrite.timeout", self.timeout, Span::millis(10), Span::secs(60));
+        faults.within("ferrite.result-max", self.result_max, ByteSize::kib(1), ByteSize::mib(4));
+        let is_used = !self.sources.is_empty() || !self.results.is_empty();
+        faults.wanted(is_used != self.endpoints.is_empty(), || {
+            "ferrite: wanted endpoints, and sources or results or both; or none of them".into()
+        });
+        let ttl = self.results_ttl;
+        faults.wanted(ttl.0.is_zero() || self.api != FerriteApi::V1, || {
+            format!("ferrite.results-ttl = {ttl}: wanted ferrite.api = \"v1ttl\" or \"v2\", as the cluster has it")
+        });
+        faults.wanted(ttl.0.is_zero() || ttl >= Span::secs(1), || {
+            format!("ferrite.results-ttl = {ttl}: wanted 0s, or at least 1s")
+        });
+        faults.wanted(self.keyspace.is_empty() || self.api == FerriteApi::V2, || {
+            format!("ferrite.keyspace = {:?}: wanted ferrite.api = \"v2\"", self.keyspace)
+        });
+        if let Err(error) = self.tls() {
+            faults.0.push(format!("ferrite: {error}"));
+        }
+    }
+
+    /// How the cluster is reached, if that is by TLS.
+    pub fn tls(&self) -> Result<Option<TlsOptions>, &'static str> {
+        let of = |path: &PathBuf| path.to_string_lossy().into_owned();
+        TlsOptions::of_options(&of(&self.ca), &of(&self.cert), &of(&self.key))
+    }
+}
+
+impl ClientsConfig {
+    fn validate(&self, faults: &mut Faults) {
+        faults.within("clients.rate", self.rate, 0.0, 1e6);
+        faults.within("clients.burst", self.burst, 1, 1_000_000);
+        let header = &self.header;
+        faults.wanted(header.is_empty() || header.parse::<http::HeaderName>().is_ok(), || {
+            format!("clients.header = {header:?}: wanted the name of a header")
         });
     }
 }
@@ -485,7 +616,7 @@ mod tests {
     fn every_fault_is_told_at_once() {
         let text = "[server]\naddr = \"x\"\nqueue-max = 0\n[url]\nkeys = [\"zz\"]\nsalts = [\"aa\"]\nonly-presets = true\n\
                     [http]\nredirects-max = 99\n[limits]\nresolution-max = 0.0\n[output]\nprefer = [\"svg\"]\navif-speed = 10\n\
-                    [fallback]\nstatus = 7\n[log]\nlevel = \"inof\"\n";
+                    [objects]\nbuckets = [\"photos\"]\n[ferrite]\nsources = \"s/\"\nresults-ttl = \"1s\"\n[clients]\nburst = 0\nheader = \"a b\"\n[fallback]\nstatus = 7\n[log]\nlevel = \"inof\"\n";
         let config: Config = toml::from_str(text).expect("reads");
         let faults = config.validate().join("\n");
         for part in [
@@ -497,6 +628,11 @@ mod tests {
             "resolution-max",
             "svg",
             "avif-speed",
+            "s3://BUCKET",
+            "wanted endpoints",
+            "results-ttl",
+            "clients.burst",
+            "clients.header",
             "fallback.status",
             "log.level",
         ] {

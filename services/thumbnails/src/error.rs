@@ -1,5 +1,7 @@
 //! Why a request gets no picture, and what the client is told.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
 use crate::pipeline;
@@ -19,6 +21,9 @@ pub enum Error {
     /// Come again.
     #[error("busy: too much work is waiting")]
     Busy,
+    /// Come again after that time; others may come meanwhile.
+    #[error("this client asks too often: wait {} ms", .wait.as_millis())]
+    TooOften { wait: Duration },
     #[error("the request took too long")]
     Timeout,
     /// Ours to explain.
@@ -51,12 +56,13 @@ impl Error {
             }
             Error::Picture(Picture::Cancelled) | Error::Timeout => StatusCode::GATEWAY_TIMEOUT,
             Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Error::TooOften { .. } => StatusCode::TOO_MANY_REQUESTS,
         }
     }
 
     /// Whether another picture may stand in: not for those who may not ask.
     pub fn has_fallback(&self) -> bool {
-        !matches!(self, Error::Url(_) | Error::Busy)
+        !matches!(self, Error::Url(_) | Error::Busy | Error::TooOften { .. })
     }
 
     /// Logs what a human must see.

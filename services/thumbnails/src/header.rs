@@ -82,6 +82,18 @@ pub fn read(bytes: &[u8], frames_max: u32) -> Result<Info, HeaderError> {
     Ok(info)
 }
 
+/// Whether more bytes than the first ones, from which `info` was read, would tell nothing else.
+pub fn is_told_by_start(bytes: &[u8], info: &Info) -> bool {
+    match info.format {
+        // These were read up to where pixels begin, or have all in front.
+        Format::Jpeg | Format::Png | Format::Tiff | Format::Bmp | Format::Ico => true,
+        // EXIF and frames come behind the pixels of the extended form, which says whether there are any.
+        Format::Webp => bytes.get(12..16) != Some(b"VP8X") || bytes.get(20).is_some_and(|flags| flags & 0b1010 == 0),
+        // Frames are counted over the whole file; boxes may be at its end; document types may be anywhere.
+        Format::Gif | Format::Avif | Format::Svg => false,
+    }
+}
+
 /// The format by its magic bytes alone; names and media types are not believed.
 pub fn sniff(bytes: &[u8]) -> Option<Format> {
     let has = |at: usize, magic: &[u8]| bytes.get(at..at + magic.len()) == Some(magic);

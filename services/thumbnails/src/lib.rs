@@ -10,6 +10,7 @@
 pub mod bytes;
 pub mod cache;
 pub mod cli;
+pub mod cluster;
 pub mod codec;
 pub mod config;
 pub mod error;
@@ -26,6 +27,7 @@ pub mod ops;
 pub mod picture;
 pub mod pipeline;
 pub mod pool;
+pub mod rate;
 pub mod serve;
 pub mod service;
 pub mod source;

@@ -109,14 +109,17 @@ fn set<T: Copy>(limit: &mut T, own: Option<T>) {
 
 /// Bytes that a decoder takes at most, pixels and what it keeps beside them.
 pub fn decoded_bytes(info: &Info, eighths: u32) -> u64 {
-    let pixels = u64::from(info.width) * u64::from(info.height);
+    // What no machine has stays what no machine has when it is multiplied.
+    let pixels = (u64::from(info.width) * u64::from(info.height)).min(u64::MAX >> 12);
     match info.format {
         Format::Jpeg => {
             let eighths = u64::from(eighths);
             let samples = if info.cmyk { 4 } else { 3 };
             // A progressive file is held as coefficients, two bytes each, colour at up to full resolution.
             let coefficients = if info.progressive { pixels * 2 * samples } else { 0 };
-            pixels * samples * eighths * eighths / 64 + coefficients
+            // Below full size there may be planes beside the pixels.
+            let copies = if eighths < 8 { 2 } else { 1 };
+            pixels * samples * copies * eighths * eighths / 64 + coefficients
         }
         // Samples of 16 bits, then those of 8.
         Format::Tiff | Format::Bmp | Format::Ico => pixels * 12,
@@ -176,7 +179,7 @@ mod tests {
         assert!(limits().check_memory(&info(Format::Png, 10_000, 10_000, 1), 8).is_err());
         assert_eq!(
             limits().check_memory(&info(Format::Jpeg, 10_000, 10_000, 1), 1),
-            Ok(4_687_500)
+            Ok(9_375_000)
         );
     }
 

@@ -8,7 +8,7 @@ use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge};
 pub static REQUESTS: LazyLock<IntCounterVec> = LazyLock::new(|| {
     base::metrics::counters(
         "ferrite_thumbnails_requests_total",
-        "Requests for pictures, by status and by what the cache did: hit, memory, miss, shared (waited for an equal one), none.",
+        "Requests for pictures, by status and by what the cache did: memory, disk, cluster, miss, shared (waited for an equal one), none.",
         &["status", "cache"],
     )
 });
@@ -42,6 +42,14 @@ pub static SOURCES: LazyLock<IntCounterVec> = LazyLock::new(|| {
         "ferrite_thumbnails_sources_total",
         "Sources asked for, by kind and outcome: found, unchanged, missing, refused, failed.",
         &["kind", "outcome"],
+    )
+});
+/// Calls of the cluster that holds results.
+pub static CLUSTER: LazyLock<IntCounterVec> = LazyLock::new(|| {
+    base::metrics::counters(
+        "ferrite_thumbnails_cluster_total",
+        "Results asked of the cluster and sent there, by call and outcome: hit, miss, damaged, failed, rests; sent, large, dropped, failed.",
+        &["call", "outcome"],
     )
 });
 /// Jobs that wait for a thread.

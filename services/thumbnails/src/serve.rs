@@ -204,11 +204,11 @@ impl Connection {
 async fn answer(service: Arc<Service>, role: Role, peer: SocketAddr, logs: bool, request: Request<Incoming>) -> Response<Body> {
     match role {
         Role::Status => status(&service, &request).await,
-        Role::Pictures if !logs => service.answer(request).await,
+        Role::Pictures if !logs => service.answer(request, peer.ip()).await,
         Role::Pictures => {
             let start = MonoTime::now();
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-            let response = service.answer(request).await;
+            let response = service.answer(request, peer.ip()).await;
             let micros = MonoTime::now().since(start).as_micros() as u64;
             let status = response.status().as_u16();
             tracing::info!(target: "access", %peer, %method, path, status, micros);

@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod freshness;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,19 +12,22 @@ use anyhow::Context as _;
 use base::{MonoTime, WallTime};
 use blob_store::Key;
 use futures::FutureExt as _;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 
-use crate::cache::{Cache, Entry, Head, Tier};
+use crate::cache::{Cache, Entry, Head, Shared, Tier};
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::error::Error;
 use crate::flight::{Flights, Landed};
 use crate::format::Format;
+use crate::header::{self, HeaderError, Info};
 use crate::metrics;
 use crate::picture::Picture;
 use crate::pipeline::{Defaults, Job};
 use crate::pool::{Cancel, Pool, PoolError};
-use crate::source::{Fetched, Sources, Validators};
+use crate::rate::Rate;
+use crate::source::{Fetched, Sources, Validators, Want};
 use crate::url::options::Options;
 use crate::url::{Asked, Grammar};
 use answer::{Answers, Context};
@@ -32,7 +36,10 @@ use answer::{Answers, Context};
 pub type Body = Full<Bytes>;
 
 /// Changes whenever equal requests get other results than before, so that old results are not found.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
+
+/// How many bytes of a source are looked at for what its header tells; the last: all of them.
+const LOOKS: [Option<u64>; 3] = [Some(64 << 10), Some(1 << 20), None];
 
 /// What all requests share.
 pub struct Service {
@@ -46,14 +53,35 @@ pub struct Service {
     prefer: Vec<Format>,
     timeout: Duration,
     fresh: Duration,
-    fallback: Option<Bytes>,
+    fallback: Option<Fallback>,
+    rate: Option<Rate>,
+    /// Of all in the configuration that results depend on.
+    fingerprint: String,
+}
+
+/// The picture that takes the place of others.
+#[derive(Clone, Debug)]
+struct Fallback {
+    /// What its results are kept under, as those of a source are.
+    name: String,
+    bytes: Bytes,
 }
 
 /// Where the bytes of a flight come from.
 #[derive(Clone, Debug)]
 enum Origin {
     Address(String),
-    Fallback(Bytes),
+    Fallback(Fallback),
+}
+
+impl Origin {
+    /// What results are kept under.
+    fn address(&self) -> &str {
+        match self {
+            Origin::Address(address) => address,
+            Origin::Fallback(fallback) => &fallback.name,
+        }
+    }
 }
 
 /// What the cache did.
@@ -83,9 +111,14 @@ impl Service {
     /// As configured.
     pub fn new(config: &Config) -> anyhow::Result<Service> {
         let mut defaults = defaults(config);
+        let mut fingerprint = vec![
+            toml::to_string(&config.output).context("output")?,
+            toml::to_string(&config.limits).context("limits")?,
+        ];
         if !config.output.watermark.as_os_str().is_empty() {
             let bytes = std::fs::read(&config.output.watermark)
                 .with_context(|| format!("read output.watermark {}", config.output.watermark.display()))?;
+            fingerprint.push(Key::sha256(&bytes).to_string());
             defaults.watermark = Some(Arc::new(load(&bytes, &defaults).context("decode output.watermark")?));
         }
         let fallback = match config.fallback.path.as_os_str().is_empty() {
@@ -94,28 +127,35 @@ impl Service {
                 let bytes = std::fs::read(&config.fallback.path)
                     .with_context(|| format!("read fallback.path {}", config.fallback.path.display()))?;
                 load(&bytes, &defaults).context("decode fallback.path")?;
-                Some(bytes.into())
+                // Nobody's source: its name cannot come from a URL.
+                let name = format!("\0fallback {}", Key::sha256(&bytes));
+                let bytes = bytes.into();
+                Some(Fallback { name, bytes })
             }
         };
+        let cluster = Cluster::new(&config.ferrite);
+        let shared = Shared::new(cluster.clone(), &config.ferrite);
         Ok(Service {
             grammar: config.url.grammar().map_err(anyhow::Error::msg)?,
-            sources: Sources::new(config)?,
+            sources: Sources::new(config, cluster)?,
             defaults: Arc::new(defaults),
             pool: Pool::new(config.server.workers(), config.server.queue_max, config.server.memory_max.0),
-            cache: Arc::new(Cache::open(&config.cache)?),
+            cache: Arc::new(Cache::open(&config.cache, shared)?),
             flights: Flights::default(),
             answers: Answers::new(config),
             prefer: config.output.prefer.clone(),
             timeout: config.server.request_timeout.0,
             fresh: config.cache.fresh.0,
             fallback,
+            rate: Rate::new(&config.clients),
+            fingerprint: Key::sha256(fingerprint.concat().as_bytes()).to_string(),
         })
     }
 
-    /// Answers a request on the address for pictures.
-    pub async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body> {
+    /// Answers a request of `peer` on the address for pictures.
+    pub async fn answer<B>(self: Arc<Self>, request: Request<B>, peer: IpAddr) -> Response<Body> {
         let start = MonoTime::now();
-        let (response, cached) = self.route(&request).await;
+        let (response, cached) = self.route(&request, peer).await;
         let label = cached.label();
         metrics::REQUESTS
             .with_label_values(&[response.status().as_str(), label])
@@ -126,7 +166,7 @@ impl Service {
         response
     }
 
-    async fn route<B>(self: &Arc<Self>, request: &Request<B>) -> (Response<Body>, Cached) {
+    async fn route<B>(self: &Arc<Self>, request: &Request<B>, peer: IpAddr) -> (Response<Body>, Cached) {
         let plain = |response| (response, Cached::None);
         let is_head = request.method() == Method::HEAD;
         let path = request.uri().path();
@@ -145,6 +185,12 @@ impl Service {
             "/health" => return plain(self.answers.text(StatusCode::OK, "ok")),
             "/favicon.ico" | "/robots.txt" => return plain(self.answers.text(StatusCode::NOT_FOUND, "nothing here")),
             _ => (),
+        }
+        // Before any work, and before the queue that all share.
+        if let Some(rate) = &self.rate
+            && let Err(wait) = rate.check(request.headers(), peer, MonoTime::now())
+        {
+            return plain(self.answers.error(&Error::TooOften { wait }));
         }
         if let Some(path) = path.strip_prefix("/info/") {
             return plain(self.info(&format!("/{path}")).await);
@@ -180,7 +226,10 @@ impl Service {
         if options.format.is_some() {
             return Vec::new();
         }
-        let accept = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let accept = headers
+            .get_all(http::header::ACCEPT)
+            .iter()
+            .filter_map(|value| value.to_str().ok());
         let accept = accept.collect::<Vec<_>>().join(",");
         self.prefer
             .iter()
@@ -189,9 +238,28 @@ impl Service {
             .collect()
     }
 
+    /// What all that a result depends on hashes to.
+    fn key(&self, asked: &Asked, accepted: &[Format]) -> Key {
+        // These change the answer's headers alone.
+        let options = Options {
+            expires: 0,
+            filename: None,
+            attachment: None,
+            ..asked.options.clone()
+        };
+        Key::named(&[
+            "thumbnails",
+            VERSION,
+            &self.fingerprint,
+            &asked.source,
+            &format!("{options:?}"),
+            &format!("{accepted:?}"),
+        ])
+    }
+
     /// From the cache, or by work.
     async fn find(self: &Arc<Self>, asked: &Asked, accepted: Vec<Format>) -> (Landed, Cached) {
-        let key = key(asked, &accepted);
+        let key = self.key(asked, &accepted);
         let found = self.cache.get(key, &asked.source).await;
         let now = WallTime::now();
         let stale = match found {
@@ -216,21 +284,20 @@ impl Service {
 
     /// A picture that takes the place of one that cannot be had.
     async fn stand_in(self: &Arc<Self>, error: &Error, asked: &Asked) -> Option<Arc<Entry>> {
-        let bytes = self.fallback.clone().filter(|_| error.has_fallback())?;
+        let fallback = self.fallback.clone().filter(|_| error.has_fallback())?;
         let options = asked.options.clone();
-        // Nobody's source: its name cannot come from a URL.
         let asked = Asked {
-            source: "\0fallback".into(),
+            source: fallback.name.clone(),
             options: options.clone(),
         };
-        let key = key(&asked, &[]);
+        let key = self.key(&asked, &[]);
         if let Some((entry, _)) = self.cache.get(key, &asked.source).await {
             return Some(entry);
         }
         let service = self.clone();
         let make = move || {
             service
-                .make(key, Origin::Fallback(bytes), options, Vec::new(), None)
+                .make(key, Origin::Fallback(fallback), options, Vec::new(), None)
                 .map(|made| made.map_err(Arc::new))
                 .boxed()
         };
@@ -268,19 +335,24 @@ impl Service {
         cancel: Cancel,
     ) -> Result<Arc<Entry>, Error> {
         let checked_ms = WallTime::now().0;
+        let address = origin.address().to_owned();
         let (bytes, source) = match origin {
-            Origin::Fallback(bytes) => (bytes, Validators::default()),
+            Origin::Fallback(fallback) => (fallback.bytes, Validators::default()),
             Origin::Address(address) => {
                 let limit = self.defaults.limits.with(&options).source_bytes;
                 let known = stale
                     .as_ref()
                     .map(|entry| &entry.head.source)
                     .filter(|known| known.etag.is_some() || known.last_modified.is_some());
-                match self.sources.fetch(&address, limit, known).await? {
-                    Fetched::Found { bytes, validators } => (bytes, validators),
+                let want = Want {
+                    known,
+                    ..Want::whole(limit)
+                };
+                match self.sources.fetch(&address, &want).await? {
+                    Fetched::Found { bytes, validators, .. } => (bytes, validators),
                     Fetched::Unchanged(validators) => {
                         let Some(stale) = stale else { return Err(Error::Failed) };
-                        return Ok(self.renew(key, &stale, validators, checked_ms));
+                        return Ok(self.renew(key, &address, &stale, validators, checked_ms));
                     }
                 }
             }
@@ -288,13 +360,13 @@ impl Service {
         let entry = self.render(bytes, source, options, accepted, checked_ms, cancel).await?;
         let entry = Arc::new(entry);
         if freshness::may_store(&entry.head) {
-            self.cache.put(key, entry.clone());
+            self.cache.put(key, &address, &entry);
         }
         Ok(entry)
     }
 
     /// The same result, found unchanged.
-    fn renew(&self, key: Key, stale: &Entry, validators: Validators, checked_ms: u64) -> Arc<Entry> {
+    fn renew(&self, key: Key, address: &str, stale: &Entry, validators: Validators, checked_ms: u64) -> Arc<Entry> {
         let mut entry = stale.clone();
         entry.head.checked_ms = checked_ms;
         let source = &mut entry.head.source;
@@ -310,7 +382,7 @@ impl Service {
             }
         }
         let entry = Arc::new(entry);
-        self.cache.put(key, entry.clone());
+        self.cache.put(key, address, &entry);
         entry
     }
 
@@ -375,21 +447,34 @@ impl Service {
             Ok(asked) => asked,
             Err(error) => return self.answers.error(&error.into()),
         };
-        let look = async {
-            let limits = self.defaults.limits.with(&asked.options);
-            let Fetched::Found { bytes, .. } = self.sources.fetch(&asked.source, limits.source_bytes, None).await? else {
-                return Err(Error::Failed);
-            };
-            let info = crate::header::read(&bytes, limits.frames_file).map_err(crate::pipeline::Error::from)?;
-            Ok((info, bytes.len()))
-        };
-        match look.await {
+        match self.look(&asked).await {
             Ok((info, bytes)) => self.answers.info(&info, bytes),
             Err(error) => {
                 error.log();
                 self.answers.error(&error)
             }
         }
+    }
+
+    /// Reads as much of a source as its header takes, and tells how many bytes it has.
+    async fn look(&self, asked: &Asked) -> Result<(Info, Option<u64>), Error> {
+        let limits = self.defaults.limits.with(&asked.options);
+        for start in LOOKS {
+            let want = Want {
+                start,
+                ..Want::whole(limits.source_bytes)
+            };
+            let Fetched::Found { bytes, total, .. } = self.sources.fetch(&asked.source, &want).await? else {
+                return Err(Error::Failed);
+            };
+            let is_whole = start.is_none() || total == Some(bytes.len() as u64);
+            match header::read(&bytes, limits.frames_file) {
+                Ok(info) if is_whole || header::is_told_by_start(&bytes, &info) => return Ok((info, total)),
+                Err(error) if is_whole || error == HeaderError::Unknown => return Err(crate::pipeline::Error::from(error).into()),
+                _ => (),
+            }
+        }
+        Err(Error::Failed)
     }
 
     /// Forgets every result of `source`, which is as a URL names it after decoding.
@@ -409,24 +494,6 @@ impl Drop for CancelGuard {
     fn drop(&mut self) {
         self.0.cancel();
     }
-}
-
-/// What all that a result depends on hashes to.
-fn key(asked: &Asked, accepted: &[Format]) -> Key {
-    // These change the answer's headers alone.
-    let options = Options {
-        expires: 0,
-        filename: None,
-        attachment: None,
-        ..asked.options.clone()
-    };
-    Key::named(&[
-        "thumbnails",
-        VERSION,
-        &asked.source,
-        &format!("{options:?}"),
-        &format!("{accepted:?}"),
-    ])
 }
 
 /// How results are written, as configured.

@@ -12,6 +12,7 @@ pub mod heif;
 pub mod jpeg;
 pub mod other;
 pub mod png;
+pub mod scaled;
 pub mod svg;
 pub mod webp;
 

@@ -84,7 +84,10 @@ impl Answers {
     pub fn error(&self, error: &Error) -> Response<Body> {
         let status = error.status();
         let mut builder = self.bare(status).header(header::CACHE_CONTROL, "no-store");
-        if status == StatusCode::SERVICE_UNAVAILABLE {
+        if let Error::TooOften { wait } = error {
+            // Whole seconds, rounded up: who comes a moment early is refused again.
+            builder = builder.header(header::RETRY_AFTER, wait.as_nanos().div_ceil(1_000_000_000) as u64);
+        } else if status == StatusCode::SERVICE_UNAVAILABLE {
             builder = builder.header(header::RETRY_AFTER, RETRY_AFTER_SECS);
         }
         let builder = builder.header(header::CONTENT_TYPE, "text/plain; charset=utf-8");
@@ -106,7 +109,7 @@ impl Answers {
     }
 
     /// What a header tells, as JSON.
-    pub fn info(&self, info: &Info, bytes: usize) -> Response<Body> {
+    pub fn info(&self, info: &Info, bytes: Option<u64>) -> Response<Body> {
         let mut json = serde_json::to_value(info).expect("plain values");
         json["bytes"] = bytes.into();
         json["mime"] = info.format.mime().into();
@@ -205,6 +208,7 @@ fn cache_status(cached: Cached) -> HeaderValue {
     HeaderValue::from_static(match cached {
         Cached::Hit(crate::cache::Tier::Memory) => "ferrite-thumbnails; hit; detail=memory",
         Cached::Hit(crate::cache::Tier::Disk) => "ferrite-thumbnails; hit; detail=disk",
+        Cached::Hit(crate::cache::Tier::Cluster) => "ferrite-thumbnails; hit; detail=cluster",
         Cached::Miss {
             stale: false,
             shared: false,

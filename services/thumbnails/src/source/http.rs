@@ -15,7 +15,7 @@ use reqwest::{Client, Response, StatusCode};
 use url::{Host, Url};
 
 use super::guard::Guard;
-use super::{Fetched, SourceError, Validators};
+use super::{Fetched, SourceError, Validators, Want};
 use crate::config::HttpConfig;
 
 /// Web servers.
@@ -75,14 +75,14 @@ impl Http {
     }
 
     /// Brings what is at `address`.
-    pub async fn fetch(&self, address: &str, bytes_max: u64, known: Option<&Validators>) -> Result<Fetched, SourceError> {
+    pub async fn fetch(&self, address: &str, want: &Want<'_>) -> Result<Fetched, SourceError> {
         let mut url = Url::parse(address).map_err(|error| SourceError::Address(error.to_string()))?;
         for _ in 0..=self.redirects_max {
             self.check(&url)?;
-            let response = self.send(&url, known).await?;
+            let response = self.send(&url, want).await?;
             match response.status() {
                 status if status.is_redirection() && status != StatusCode::NOT_MODIFIED => url = target(&url, &response)?,
-                _ => return read(response, bytes_max).await,
+                _ => return read(response, want).await,
             }
         }
         Err(SourceError::Refused(format!("more than {} redirects", self.redirects_max)))
@@ -112,8 +112,12 @@ impl Http {
         }
     }
 
-    async fn send(&self, url: &Url, known: Option<&Validators>) -> Result<Response, SourceError> {
+    async fn send(&self, url: &Url, want: &Want<'_>) -> Result<Response, SourceError> {
         let mut request = self.client.get(url.clone()).header(header::ACCEPT, "image/*,*/*;q=0.8");
+        let known = want.known;
+        if let Some(last) = want.start.and_then(|len| len.checked_sub(1)) {
+            request = request.header(header::RANGE, format!("bytes=0-{last}"));
+        }
         if let Some(etag) = known.and_then(|known| known.etag.as_deref()) {
             request = request.header(header::IF_NONE_MATCH, etag);
         } else if let Some(at) = known.and_then(|known| known.last_modified.as_deref()) {
@@ -132,19 +136,21 @@ fn target(from: &Url, response: &Response) -> Result<Url, SourceError> {
     from.join(location).map_err(|error| SourceError::Address(error.to_string()))
 }
 
-async fn read(response: Response, bytes_max: u64) -> Result<Fetched, SourceError> {
+async fn read(response: Response, want: &Want<'_>) -> Result<Fetched, SourceError> {
     let validators = validators(response.headers());
-    match response.status() {
+    let bytes_max = want.bytes_max;
+    let mut total = match response.status() {
         StatusCode::NOT_MODIFIED => return Ok(Fetched::Unchanged(validators)),
-        StatusCode::OK => (),
+        StatusCode::OK => response.content_length(),
+        StatusCode::PARTIAL_CONTENT if want.start.is_some() => total_of_part(response.headers())?,
         StatusCode::NOT_FOUND | StatusCode::GONE => return Err(SourceError::NotFound),
         other => return Err(SourceError::Status(other.as_u16())),
-    }
-    let len = response.content_length();
-    if len.is_some_and(|len| len > bytes_max) {
+    };
+    if total.is_some_and(|total| total > bytes_max) {
         return Err(SourceError::TooLarge { max: bytes_max });
     }
-    let mut bytes = BytesMut::with_capacity(len.unwrap_or(64 << 10) as usize);
+    let expected = total.unwrap_or(64 << 10).min(want.start.unwrap_or(u64::MAX));
+    let mut bytes = BytesMut::with_capacity(expected as usize);
     let mut body = response.bytes_stream();
     while let Some(part) = body.next().await {
         let part: Bytes = part.map_err(|error| failure(&error))?;
@@ -152,11 +158,33 @@ async fn read(response: Response, bytes_max: u64) -> Result<Fetched, SourceError
             return Err(SourceError::TooLarge { max: bytes_max });
         }
         bytes.extend_from_slice(&part);
+        // A server that knows no ranges sends all; the rest is left where it is, with its connection.
+        if want.start.is_some_and(|start| bytes.len() as u64 >= start) {
+            return Ok(Fetched::Found {
+                bytes: bytes.freeze(),
+                validators,
+                total,
+            });
+        }
     }
+    // The end was reached.
+    total = total.or(Some(bytes.len() as u64));
     Ok(Fetched::Found {
         bytes: bytes.freeze(),
         validators,
+        total,
     })
+}
+
+/// What `Content-Range` says of the whole, if the part is the start that was asked for.
+fn total_of_part(headers: &HeaderMap) -> Result<Option<u64>, SourceError> {
+    let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    let total = range
+        .and_then(|range| range.strip_prefix("bytes 0-"))
+        .and_then(|range| range.split_once('/'))
+        .ok_or(SourceError::Status(StatusCode::PARTIAL_CONTENT.as_u16()))?
+        .1;
+    Ok(total.parse().ok())
 }
 
 fn validators(headers: &HeaderMap) -> Validators {
@@ -229,11 +257,11 @@ mod tests {
             "http://①②⑦.0.0.1/",
             "http://127.0.0.1:80\\@example.com/",
         ] {
-            let refused = http.fetch(address, 100, None).await;
+            let refused = http.fetch(address, &Want::whole(100)).await;
             assert!(matches!(refused, Err(SourceError::Refused(_))), "{address}: {refused:?}");
         }
         for address in ["http://", "http:///x", "http://[::1", "http://a b/"] {
-            assert!(http.fetch(address, 100, None).await.is_err(), "{address}");
+            assert!(http.fetch(address, &Want::whole(100)).await.is_err(), "{address}");
         }
         assert!(matches!(
             http.check(&Url::parse("file:///etc/passwd").expect("a URL")),

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::Errno;
 
-use super::{Fetched, SourceError, Validators};
+use super::{Fetched, SourceError, Validators, Want};
 use crate::config::LocalConfig;
 
 /// The folder. The kernel sees to it that no path leads out of it, be it by `..` or by a link.
@@ -32,7 +32,7 @@ impl Local {
     }
 
     /// Reads the file at `path` below the folder.
-    pub fn fetch(&self, path: &str, bytes_max: u64, known: Option<&Validators>) -> Result<Fetched, SourceError> {
+    pub fn fetch(&self, path: &str, want: &Want<'_>) -> Result<Fetched, SourceError> {
         let path = path.trim_start_matches('/');
         if path.is_empty() || path.contains('\0') {
             return Err(SourceError::Address("an empty path".into()));
@@ -62,19 +62,22 @@ impl Local {
             last_modified: modified.map(httpdate::fmt_http_date),
             ..Validators::default()
         };
-        if known.is_some_and(|known| known.etag == validators.etag) {
+        if want.known.is_some_and(|known| known.etag == validators.etag) {
             return Ok(Fetched::Unchanged(validators));
         }
+        let bytes_max = want.bytes_max;
         if meta.len() > bytes_max {
             return Err(SourceError::TooLarge { max: bytes_max });
         }
-        let mut bytes = Vec::with_capacity(meta.len() as usize);
+        let wanted = want.start.unwrap_or(bytes_max + 1);
+        let mut bytes = Vec::with_capacity(meta.len().min(wanted) as usize);
         // The file may grow while it is read.
-        file.by_ref().take(bytes_max + 1).read_to_end(&mut bytes).map_err(down)?;
+        file.by_ref().take(wanted).read_to_end(&mut bytes).map_err(down)?;
         if bytes.len() as u64 > bytes_max {
             return Err(SourceError::TooLarge { max: bytes_max });
         }
         Ok(Fetched::Found {
+            total: Some(meta.len().max(bytes.len() as u64)),
             bytes: bytes.into(),
             validators,
         })
@@ -101,11 +104,27 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, root.join("pipe"), rustix::fs::FileType::Fifo, Mode::RWXU, 0).expect("makes");
         let local = Local::new(&LocalConfig { root }).expect("opens").expect("is on");
         for path in ["inner/a b", "/inner/a b", "///inner/a b", "within", "inner/../inner/a b"] {
-            let Ok(Fetched::Found { bytes, validators }) = local.fetch(path, 100, None) else {
+            let Ok(Fetched::Found {
+                bytes,
+                validators,
+                total,
+            }) = local.fetch(path, &Want::whole(100))
+            else {
                 panic!("{path}")
             };
-            assert_eq!(&bytes[..], b"picture");
-            assert!(matches!(local.fetch(path, 100, Some(&validators)), Ok(Fetched::Unchanged(_))));
+            assert_eq!((&bytes[..], total), (&b"picture"[..], Some(7)));
+            let known = Some(&validators);
+            let again = Want {
+                known,
+                ..Want::whole(100)
+            };
+            assert!(matches!(local.fetch(path, &again), Ok(Fetched::Unchanged(_))));
+            let start = Want {
+                start: Some(3),
+                ..Want::whole(100)
+            };
+            let started = local.fetch(path, &start);
+            assert!(matches!(started, Ok(Fetched::Found { bytes, total: Some(7), .. }) if bytes == "pic"));
         }
         for path in [
             "../secret",
@@ -122,14 +141,14 @@ mod tests {
             "nothing",
             "a\0b",
         ] {
-            let fetched = local.fetch(path, 100, None);
+            let fetched = local.fetch(path, &Want::whole(100));
             assert!(
                 fetched.as_ref().is_err_and(|error| error.status().is_client_error()),
                 "{path}: {fetched:?}"
             );
         }
         assert!(matches!(
-            local.fetch("within", 3, None),
+            local.fetch("within", &Want::whole(3)),
             Err(SourceError::TooLarge { max: 3 })
         ));
     }

@@ -1,14 +1,18 @@
 //! Where pictures come from, by the scheme of their address.
 
+pub mod ferrite;
 pub mod guard;
 pub mod http;
 pub mod local;
+pub mod objects;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::StatusCode;
 use bytes::Bytes;
 
+use crate::cluster::Cluster;
 use crate::config::Config;
 use crate::metrics;
 
@@ -73,12 +77,36 @@ pub struct Validators {
     pub expires: Option<String>,
 }
 
+/// What is wanted of a source.
+#[derive(Clone, Copy, Debug)]
+pub struct Want<'a> {
+    /// A larger source is refused.
+    pub bytes_max: u64,
+    /// What is known of it; it may turn out to be unchanged.
+    pub known: Option<&'a Validators>,
+    /// How many of its first bytes are enough. A source that cannot be read in part comes whole.
+    pub start: Option<u64>,
+}
+
+impl Want<'_> {
+    /// All of it, whatever is known.
+    pub fn whole(bytes_max: u64) -> Want<'static> {
+        Want {
+            bytes_max,
+            known: None,
+            start: None,
+        }
+    }
+}
+
 /// A source's answer.
 #[derive(Debug)]
 pub enum Fetched {
     Found {
         bytes: Bytes,
         validators: Validators,
+        /// Bytes of the whole source, if it tells.
+        total: Option<u64>,
     },
     /// As it was when the validators that were sent along were taken.
     Unchanged(Validators),
@@ -88,38 +116,44 @@ pub enum Fetched {
 pub struct Sources {
     local: Option<local::Local>,
     http: Option<http::Http>,
+    objects: Option<objects::Objects>,
+    ferrite: Option<ferrite::Ferrite>,
     permits: tokio::sync::Semaphore,
     timeout: Duration,
 }
 
 impl Sources {
     /// As configured; nothing is dialled.
-    pub fn new(config: &Config) -> anyhow::Result<Sources> {
+    pub fn new(config: &Config, cluster: Option<Arc<Cluster>>) -> anyhow::Result<Sources> {
         Ok(Sources {
             local: local::Local::new(&config.local)?,
             http: http::Http::new(&config.http)?,
+            objects: objects::Objects::new(&config.objects)?,
+            ferrite: ferrite::Ferrite::new(cluster, &config.ferrite.sources),
             permits: tokio::sync::Semaphore::new(config.limits.downloads_max),
             timeout: config.limits.download_timeout.0,
         })
     }
 
-    /// Brings what is at `address`, at most `bytes_max` bytes of it. With `known` validators it may turn out to be unchanged.
-    pub async fn fetch(&self, address: &str, bytes_max: u64, known: Option<&Validators>) -> Result<Fetched, SourceError> {
+    /// Brings what is at `address`.
+    pub async fn fetch(&self, address: &str, want: &Want<'_>) -> Result<Fetched, SourceError> {
         let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
         let kind = match scheme {
             "local" => "local",
             "http" | "https" => "http",
+            "ferrite" => "ferrite",
+            scheme if objects::Objects::has_scheme(scheme) => "objects",
             _ => return Err(SourceError::Scheme(scheme.chars().take(32).collect())),
         };
         let _permit = self.permits.try_acquire().map_err(|_| SourceError::Busy)?;
         let timer = metrics::SOURCE_SECONDS.with_label_values(&[kind]).start_timer();
         let fetch = async {
+            let is_off = || SourceError::Scheme(scheme.to_owned());
             match kind {
-                "local" => self.local(rest, bytes_max, known).await,
-                _ => match &self.http {
-                    Some(http) => http.fetch(address, bytes_max, known).await,
-                    None => Err(SourceError::Scheme(scheme.to_owned())),
-                },
+                "local" => self.local(rest, want).await,
+                "objects" => self.objects.as_ref().ok_or_else(is_off)?.fetch(scheme, rest, want).await,
+                "ferrite" => self.ferrite.as_ref().ok_or_else(is_off)?.fetch(rest, want).await,
+                _ => self.http.as_ref().ok_or_else(is_off)?.fetch(address, want).await,
             }
         };
         let fetched = match tokio::time::timeout(self.timeout, fetch).await {
@@ -136,10 +170,14 @@ impl Sources {
         fetched
     }
 
-    async fn local(&self, path: &str, bytes_max: u64, known: Option<&Validators>) -> Result<Fetched, SourceError> {
+    async fn local(&self, path: &str, want: &Want<'_>) -> Result<Fetched, SourceError> {
         let local = self.local.clone().ok_or_else(|| SourceError::Scheme("local".into()))?;
-        let (path, known) = (path.to_owned(), known.cloned());
-        tokio::task::spawn_blocking(move || local.fetch(&path, bytes_max, known.as_ref()))
+        let (path, known, Want { bytes_max, start, .. }) = (path.to_owned(), want.known.cloned(), *want);
+        let read = move || {
+            let known = known.as_ref();
+            local.fetch(&path, &Want { bytes_max, known, start })
+        };
+        tokio::task::spawn_blocking(read)
             .await
             .map_err(|error| SourceError::Down(error.to_string()))?
     }

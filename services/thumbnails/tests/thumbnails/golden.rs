@@ -67,7 +67,7 @@ pub fn run(bytes: &[u8], text: &str) -> Result<Output, Error> {
 }
 
 /// The result, decoded.
-fn must_run(bytes: &[u8], text: &str) -> Picture {
+pub fn must_run(bytes: &[u8], text: &str) -> Picture {
     let output = run(bytes, text).unwrap_or_else(|error| panic!("{text}: {error}"));
     let info = header::read(&output.bytes, 100).expect("sound");
     assert_eq!(
@@ -89,7 +89,7 @@ fn decode(bytes: &[u8]) -> Picture {
 }
 
 /// Whether the four quarters of a picture have the colours of [`quarters`], in the order that `letters` tells.
-fn check(picture: &Picture, letters: &str, what: &str) {
+pub fn check(picture: &Picture, letters: &str, what: &str) {
     let (width, height) = (picture.width(), picture.height());
     let places = [
         (width / 4, height / 4),
