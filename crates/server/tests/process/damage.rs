@@ -171,7 +171,9 @@ fn a_flipped_bit_in_data_files() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fill(dir.path(), true);
     let tables: Vec<_> = files(dir.path(), "/store/engine/").into_iter().take(4).collect();
-    assert!(tables[0].0 > 100_000, "{tables:?}");
+    // In how many tables they lie depends on when they were flushed.
+    let size: u64 = tables.iter().map(|(size, _)| *size).sum();
+    assert!(size > 100_000, "{tables:?}");
     for (size, file) in &tables {
         let offset = *size as usize / 2;
         flip(file, offset);
