@@ -2,7 +2,8 @@
 //!
 //! Of each block the needed coefficients are kept, and of all others one bit: whether there is something, as later scans depend on that.
 
-use super::{Bits, COEFFICIENT_MAX, Codes, File, Layout, PLACES, Plane, Scan, needed};
+use super::codes::{Bits, Codes};
+use super::{COEFFICIENT_MAX, File, Layout, PLACES, Plane, Scan, needed};
 use crate::bytes::Reader;
 
 /// Honest files have about ten; each costs as the first.
