@@ -1,7 +1,7 @@
 //! `unsafe-recover`: regions that lost most of their voters go on, in a cluster that runs. Asks every store that is left, decides here, and
 //! tells the stores; nothing is kept anywhere, so that it can be broken off and repeated.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use proto::ferrite_rescue::rescue_client::RescueClient;
 use proto::ferrite_rescue::{GoOnRequest, ReportRequest};
 use proto::metapb::{Store, StoreState};
 use raftstore::offline::Facts;
-use raftstore::rescue::{Choice, Plan, Step, plan};
+use raftstore::rescue::{Choice, Plan, Step};
 use tonic::transport::Channel;
 
-use super::offline::recover::{row, tell};
+use super::offline::recover::{Loss, row, tell};
 use super::output::Output;
 use super::schedule;
 use crate::rescue::from_wire;
@@ -31,18 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// for good.
 #[derive(Debug, clap::Args)]
 pub struct RescueArgs {
-    /// Ids of stores that will never come back. They must have been silent for 20 s.
-    #[arg(long, value_name = "ID", value_delimiter = ',', required = true)]
-    lost_stores: Vec<u64>,
-    /// Regions that stand still to be merged go on, even if nothing is known of the region that was to take them over.
-    #[arg(long)]
-    give_up_merges: bool,
-    /// Regions to leave as they are.
-    #[arg(long, value_name = "ID", value_delimiter = ',')]
-    leave_out: Vec<u64>,
-    /// Really do it.
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    loss: Loss,
 }
 
 /// Runs the command; whether nothing is left to do.
@@ -51,7 +41,7 @@ pub async fn run(client: &RawClient, out: &mut Output<impl Write>, args: &Rescue
     let first = work.plan().await?;
     out.table(first.steps.iter().map(|step| row(step, out.form)).collect())?;
     tell(&first, out.form);
-    if !args.yes {
+    if !args.loss.yes {
         eprintln!("nothing was changed: say --yes to do it");
         return Ok(true);
     }
@@ -86,14 +76,10 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn lost(&self) -> BTreeSet<StoreId> {
-        self.args.lost_stores.iter().copied().map(StoreId).collect()
-    }
-
     /// Removes the lost stores for good; those that were removed before are fine.
     async fn remove_lost(&self) -> anyhow::Result<()> {
         let known = self.client.pd().stores(false).await?;
-        for store in self.lost() {
+        for store in self.args.loss.stores() {
             let known = known.iter().find(|one| one.id == store.0);
             let known = known.with_context(|| format!("there is no store {store}"))?;
             if known.state() != StoreState::Tombstone {
@@ -107,7 +93,7 @@ impl Work<'_> {
 
     /// What is to be done, by what all stores tell that are left.
     async fn plan(&self) -> anyhow::Result<Plan> {
-        let lost = self.lost();
+        let lost = self.args.loss.stores();
         let all = self.client.pd().stores(true).await?;
         let mut stores = Vec::new();
         for store in all.iter().filter(|store| !lost.contains(&StoreId(store.id))) {
@@ -116,9 +102,7 @@ impl Work<'_> {
             let facts = facts.with_context(|| format!("store {id} does not answer: name it as lost, or bring it back"))?;
             stores.push((StoreId(id), facts));
         }
-        let mut plan = plan(&stores, &lost, self.args.give_up_merges)?;
-        plan.steps.retain(|step| !self.args.leave_out.contains(&step.best.region.id));
-        Ok(plan)
+        self.args.loss.plan(&stores)
     }
 
     async fn report(&self, store: &Store) -> anyhow::Result<Vec<Facts>> {
@@ -191,7 +175,7 @@ impl Work<'_> {
         let request = GoOnRequest {
             cluster_id: self.client.pd().cluster_id(),
             region_id: step.best.region.id,
-            lost_stores: self.args.lost_stores.clone(),
+            lost_stores: self.args.loss.lost_stores.clone(),
             above,
             rolls_back,
         };

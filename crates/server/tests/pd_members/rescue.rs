@@ -117,20 +117,35 @@ fn dir(cluster: &Cluster, node: usize) -> String {
     cluster.nodes[node].data_dir().display().to_string()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_best_replica_goes_on_once_most_are_gone() {
-    let (mut cluster, _config) = start(5);
+/// Five copies of five regions on as many stores, and writes. The first store misses the second half of them; each of these is
+/// acknowledged by three of the other four. Gives the ids of the stores too.
+async fn one_of_five_is_behind() -> (Cluster, tempfile::NamedTempFile, Vec<u64>, RawClient, Written) {
+    let (mut cluster, config) = start(5);
     must(&cluster, &["rule", "set", "app/copies", "--count", "5"]);
     let ids: Vec<u64> = (1..=5).map(|node| cluster.nodes[node].store_id()).collect();
     must_lie_on(&cluster, &ids);
     let client = connect(&cluster).await;
     let mut written = Written::new();
     write(&client, &mut written, "early", 20).await;
-
-    // The first survivor misses the second half of the writes. Each of them is acknowledged by three of the other four; the second
-    // survivor is killed last, once it has them all.
     cluster.nodes[1].kill();
     write(&client, &mut written, "late", 20).await;
+    (cluster, config, ids, client, written)
+}
+
+/// Starts three new stores, whose disks are empty, and waits until every region lies on them and on those that are left.
+fn replace_three(cluster: &mut Cluster, left: &[u64]) {
+    let mut stores = left.to_vec();
+    for node in 3..=5 {
+        cluster.nodes[node].start();
+        cluster.nodes[node].must_be_ready();
+        stores.push(cluster.nodes[node].store_id());
+    }
+    must_lie_on(cluster, &stores);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_best_replica_goes_on_once_most_are_gone() {
+    let (mut cluster, _config, ids, _client, mut written) = one_of_five_is_behind().await;
     let running = must_end(&cluster, 2, &["offline", "regions", &dir(&cluster, 2)]);
     assert!(
         text(&running.stderr).contains("the store runs: stop it first"),
@@ -154,13 +169,7 @@ async fn the_best_replica_goes_on_once_most_are_gone() {
         must_end(&cluster, 2, &["store", "remove", &lost.to_string()]);
         must_in_time(&cluster, &["store", "remove", &lost.to_string(), "--yes"]);
     }
-    let new = (3..=5).map(|node| {
-        cluster.nodes[node].start();
-        cluster.nodes[node].must_be_ready();
-        cluster.nodes[node].store_id()
-    });
-    let stores: Vec<u64> = ids[..2].iter().copied().chain(new.collect::<Vec<_>>()).collect();
-    must_lie_on(&cluster, &stores);
+    replace_three(&mut cluster, &ids[..2]);
     must_read_all(&client, &written).await;
     write(&client, &mut written, "whole", 5).await;
     (1..=5).for_each(|node| cluster.nodes[node].kill());
@@ -277,16 +286,7 @@ async fn a_store_that_lost_its_disk_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_that_runs_goes_on_without_most_of_its_stores() {
-    let (mut cluster, _config) = start(5);
-    must(&cluster, &["rule", "set", "app/copies", "--count", "5"]);
-    let ids: Vec<u64> = (1..=5).map(|node| cluster.nodes[node].store_id()).collect();
-    must_lie_on(&cluster, &ids);
-    let client = connect(&cluster).await;
-    let mut written = Written::new();
-    write(&client, &mut written, "early", 20).await;
-    // As before, so that one survivor is the better one.
-    cluster.nodes[1].kill();
-    write(&client, &mut written, "late", 20).await;
+    let (mut cluster, _config, ids, client, mut written) = one_of_five_is_behind().await;
     kill_with_survivors_ahead(&mut cluster);
     // The placement driver may be restarted at any time; it believes then for a while that all stores live.
     cluster.nodes[0].kill();
@@ -322,14 +322,8 @@ async fn a_cluster_that_runs_goes_on_without_most_of_its_stores() {
     must_read_all(&client, &written).await;
     write(&client, &mut written, "after", 5).await;
 
-    let new = (3..=5).map(|node| {
-        cluster.nodes[node].wipe();
-        cluster.nodes[node].start();
-        cluster.nodes[node].must_be_ready();
-        cluster.nodes[node].store_id()
-    });
-    let stores: Vec<u64> = ids[..2].iter().copied().chain(new.collect::<Vec<_>>()).collect();
-    must_lie_on(&cluster, &stores);
+    (3..=5).for_each(|node| cluster.nodes[node].wipe());
+    replace_three(&mut cluster, &ids[..2]);
     must_read_all(&client, &written).await;
 }
 

@@ -25,12 +25,22 @@ const ROUNDS_MAX: usize = 16;
 /// only the lost stores had are gone. Tells what it would do; --yes does it.
 #[derive(Debug, clap::Args)]
 pub struct RecoverArgs {
-    /// Ids of stores that will never come back.
-    #[arg(long, value_name = "ID", value_delimiter = ',', required = true)]
-    lost_stores: Vec<u64>,
+    #[command(flatten)]
+    loss: Loss,
     /// What `ferrite ctl offline report` printed for the stores that are left on other machines.
     #[arg(long, value_name = "FILE", value_delimiter = ',')]
     reports: Vec<PathBuf>,
+    /// Data directories of the stores that are left on this machine.
+    #[arg(required = true)]
+    data_dirs: Vec<PathBuf>,
+}
+
+/// Who is lost, and what is done about it: on the disks of stores that do not run as in a cluster that runs.
+#[derive(Debug, clap::Args)]
+pub struct Loss {
+    /// Ids of stores that will never come back. In a cluster that runs they must have been silent for 20 s.
+    #[arg(long, value_name = "ID", value_delimiter = ',', required = true)]
+    pub lost_stores: Vec<u64>,
     /// Regions that stand still to be merged go on, even if nothing is known of the region that was to take them over.
     #[arg(long)]
     give_up_merges: bool,
@@ -39,10 +49,21 @@ pub struct RecoverArgs {
     leave_out: Vec<u64>,
     /// Really do it.
     #[arg(long)]
-    yes: bool,
-    /// Data directories of the stores that are left on this machine.
-    #[arg(required = true)]
-    data_dirs: Vec<PathBuf>,
+    pub yes: bool,
+}
+
+impl Loss {
+    /// The stores that are lost.
+    pub fn stores(&self) -> BTreeSet<StoreId> {
+        self.lost_stores.iter().copied().map(StoreId).collect()
+    }
+
+    /// What is to be done, by what the stores that are left tell.
+    pub fn plan(&self, left: &[(StoreId, Vec<Facts>)]) -> anyhow::Result<Plan> {
+        let mut plan = plan(left, &self.stores(), self.give_up_merges)?;
+        plan.steps.retain(|step| !self.leave_out.contains(&step.best.region.id));
+        Ok(plan)
+    }
 }
 
 /// Destroy a store's replica of a region that stands in the way: its data, then its log.
@@ -112,10 +133,7 @@ impl Survivors {
         for disk in &self.here {
             stores.push((disk.id, disk.facts()?));
         }
-        let lost: BTreeSet<StoreId> = args.lost_stores.iter().copied().map(StoreId).collect();
-        let mut plan = plan(&stores, &lost, args.give_up_merges)?;
-        plan.steps.retain(|step| !args.leave_out.contains(&step.best.region.id));
-        Ok(plan)
+        args.loss.plan(&stores)
     }
 }
 
@@ -132,7 +150,7 @@ pub fn recover(
     if first.steps.is_empty() {
         return Ok(true);
     }
-    if !args.yes {
+    if !args.loss.yes {
         eprintln!("nothing was changed: say --yes to do it");
         return Ok(true);
     }
