@@ -266,6 +266,10 @@ impl Router {
             }
             Err(error) => return Err(error),
         };
+        // What has no time left is not sent: whether its answer still came would be chance.
+        if call.left().is_zero() {
+            return Err(call.over(None));
+        }
         let effect = request.effect();
         *request.context_mut() = Some(self.context(call, region, peer, wished));
         let span = tracing::debug_span!(

@@ -258,6 +258,25 @@ async fn a_mute_store_costs_no_more_than_the_deadline() {
 }
 
 #[tokio::test]
+async fn what_has_no_time_is_not_sent() {
+    for options in setups() {
+        let (fake, client) = start(options).await;
+        client.put("k", "v").await.expect("put");
+        let (before, hurried) = (fake.pairs(), client.with_deadline(Duration::ZERO));
+        for _ in 0..20 {
+            let read = hurried.get("k").await.expect_err("there is no time");
+            assert!(matches!(read, Error::DeadlineExceeded { .. }), "{read:?}");
+            let write = hurried.put("k", "w").await.expect_err("there is no time");
+            assert!(
+                matches!(write, Error::DeadlineExceeded { .. }),
+                "nothing is unknown of it: {write:?}"
+            );
+        }
+        assert_eq!(fake.pairs(), before);
+    }
+}
+
+#[tokio::test]
 async fn a_broken_write_is_repeated_or_told_but_never_lost() {
     for options in setups() {
         let (fake, client) = start(options.clone()).await;
