@@ -8,7 +8,8 @@ engine's own process, from /proc, so that load of others spoils it less than tim
 rounds. References are full decodes scaled by Pillow's Lanczos; SSIM is of luma over windows of 8 by 8. Each engine makes its results with one
 thread, 4:2:0 colour and, where it has them, its fast settings (oximg: sRGB, no margin, baseline JPEG).
 
-Arguments are the parts to run: images, load, soak; none: all."""
+Arguments are the parts to run: images, load, soak, allocators; none: the first three. The last is a soak of each of two builds, ours and that
+in MIMALLOC_BIN, which `cargo xtask` makes."""
 import glob, http.client, io, math, os, re, shutil, socket, statistics, subprocess, sys, tempfile, threading, time, urllib.request
 
 import numpy
@@ -63,10 +64,10 @@ def memory(pid, name):
 class Ours:
     name = "ours"
 
-    def __init__(self, folder, workers=1):
+    def __init__(self, folder, workers=1, binary=BINARY):
         config = f"{folder}/ours.toml"
         open(config, "w").write(f'[server]\nworkers = {workers}\nqueue-max = 1000\nrequest-timeout = "60s"\n[cache]\nmemory-max = "0B"\n[limits]\nresolution-max = 100.0\n')
-        arguments = [BINARY, "serve", "--config", config, "--addr", "127.0.0.1:0", "--status-addr", "127.0.0.1:0", "--local-root", folder, "--allow-unsigned"]
+        arguments = [binary, "serve", "--config", config, "--addr", "127.0.0.1:0", "--status-addr", "127.0.0.1:0", "--local-root", folder, "--allow-unsigned"]
         self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
         self.base = "http://" + self.process.stdout.readline().split()[-1]
         self.count = 0
@@ -259,9 +260,9 @@ def load(folder):
         engine.stop()
 
 
-def soak(folder):
+def soak(folder, binary=BINARY):
     """Memory after many different requests of four users beside that after few; nothing is kept in the cache."""
-    ours = Ours(folder, workers=os.cpu_count())
+    ours = Ours(folder, workers=os.cpu_count(), binary=binary)
 
     def path(number):
         width, kind = 50 + number * 37 % 400, ("jpg", "webp", "png", "avif")[number % 4 if number % 12 == 3 else number % 3]
@@ -271,11 +272,24 @@ def soak(folder):
     few_count = SOAK // 10
     Users(ours, 4, path, lambda number, _: number > few_count)
     few = memory(ours.process.pid, "VmRSS")
-    Users(ours, 4, lambda number: path(number + few_count), lambda number, _: number > SOAK - few_count)
-    many = memory(ours.process.pid, "VmRSS")
-    print(f"soak: {few:.0f} MiB after {few_count} requests, {many:.0f} MiB after {SOAK}, {ours.peak():.0f} MiB at the peak")
-    goal("rss_soak", f"{many / few:.2f}", "<= 1.20", many <= 1.2 * few)
+    done = Users(ours, 4, lambda number: path(number + few_count), lambda number, _: number > SOAK - few_count)
+    many, used = memory(ours.process.pid, "VmRSS"), cpu(ours.process.pid) / SOAK * 1e3
+    print(f"soak: {few:.0f} MiB after {few_count} requests, {many:.0f} MiB after {SOAK}, {ours.peak():.0f} MiB at the peak; {used:.2f} ms of CPU a request, {len(done.times) / done.seconds:.0f} requests/s")
     ours.stop()
+    return many / few
+
+
+def must_soak(folder):
+    growth = soak(folder)
+    goal("rss_soak", f"{growth:.2f}", "<= 1.20", growth <= 1.2)
+
+
+def allocators(folder):
+    """The soak with either allocator, in turns."""
+    for _ in range(2):
+        for name, binary in (("jemalloc", BINARY), ("mimalloc", os.environ["MIMALLOC_BIN"])):
+            print(name, end=" ")
+            soak(folder, binary)
 
 
 def images(folder, references):
@@ -337,7 +351,9 @@ def main():
         if "load" in PARTS:
             load(folder)
         if "soak" in PARTS:
-            soak(folder)
+            must_soak(folder)
+        if "allocators" in PARTS:
+            allocators(folder)
     finally:
         shutil.rmtree(folder)
     sys.exit(0 if all(goals) else 1)

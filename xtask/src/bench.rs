@@ -1,5 +1,7 @@
 //! `bench`: figures of the whole system, from optimised builds.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::bindings::{self, Language};
@@ -16,7 +18,7 @@ use crate::workspace::{self, Profile};
 ///   cargo xtask bench tso       timestamps a second, of one placement driver and of three
 ///   cargo xtask bench idle      what 1 to 30,000 regions cost while nobody uses them, and a restart with them
 ///   cargo xtask bench cache-proxy   the cache proxy beside nutcracker and no proxy (with redis-server, memcached, strace)
-///   cargo xtask bench thumbnails    pictures beside sharp, vipsthumbnail and oximg, with SSIM; parts: images, load, soak
+///   cargo xtask bench thumbnails    pictures beside sharp, vipsthumbnail and oximg, with SSIM; parts: images, load, soak, allocators
 ///   cargo xtask bench clients   a call's cost in each language beside the Rust core, and that beside the registry's tikv-client
 ///   cargo xtask bench txn       transactions in each way of committing, beside etcd's
 ///
@@ -94,6 +96,8 @@ const SERVICES: [&str; 3] = ["build-cache", "cache-proxy", "thumbnails"];
 
 fn script(service: &str, arguments: &[String]) -> Result<Outcome> {
     let package = format!("ferrite-{service}");
+    let is_of_allocators = service == "thumbnails" && arguments.iter().any(|part| part == "allocators");
+    let mimalloc = if is_of_allocators { Some(with_mimalloc(&package)?) } else { None };
     stage::must(&mut workspace::build(Profile::Release, &[&package]))?;
     let mut command = std::process::Command::new("python3");
     command.arg(workspace::root().join("services").join(service).join("bench.py"));
@@ -101,7 +105,19 @@ fn script(service: &str, arguments: &[String]) -> Result<Outcome> {
     if service == "thumbnails" {
         command.envs(rivals_of_thumbnails()?);
     }
+    if let Some(binary) = mimalloc {
+        command.env("MIMALLOC_BIN", binary);
+    }
     stage::run(&mut command)
+}
+
+/// A build with the other allocator, kept under a name of its own.
+fn with_mimalloc(package: &str) -> Result<PathBuf> {
+    stage::must(workspace::build(Profile::Release, &[package]).args(["--features", "mimalloc"]))?;
+    let (built, kept) = (workspace::binary(Profile::Release, package), format!("{package}-mimalloc"));
+    let kept = built.with_file_name(kept);
+    std::fs::copy(built, &kept)?;
+    Ok(kept)
 }
 
 /// Brings what registries have and Debian has not; the variables that tell where it is.

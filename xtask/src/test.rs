@@ -34,6 +34,9 @@ pub struct Args {
     /// The clients of all languages as well: their conformance suite and their examples. Builds a workspace of its own.
     #[arg(long)]
     languages: bool,
+    /// Encoders of pictures that ordinary builds leave out: AVIF by rav1e, beside libaom and alone.
+    #[arg(long)]
+    rav1e: bool,
     /// Arguments of `cargo test`; with any, only that runs.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     cargo: Vec<String>,
@@ -42,6 +45,9 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<bool> {
     if args.clients {
         return clients();
+    }
+    if args.rav1e {
+        return rav1e();
     }
     match args.cargo.is_empty() {
         true => system::ensure_test()?,
@@ -62,6 +68,17 @@ pub fn run(args: &Args) -> Result<bool> {
     });
     if args.languages {
         bindings::short_test(&mut report)?;
+    }
+    Ok(report.finish())
+}
+
+/// Thumbnails with the other encoder of AVIF: read back by libaom, then a build that has no libaom.
+fn rav1e() -> Result<bool> {
+    system::ensure()?;
+    let mut report = Report::new("test --rav1e");
+    for (stage, only) in [("beside libaom", &[][..]), ("alone", &["--no-default-features"])] {
+        let mut command = workspace::cargo(&["test", "--locked", "-p", "ferrite-thumbnails", "--features", "rav1e"]);
+        report.command(stage, command.args(only).args(["--lib", "avif"]));
     }
     Ok(report.finish())
 }

@@ -89,6 +89,11 @@ impl Facts {
         region::peer_of(&self.region, self.peer)
     }
 
+    /// Whether a committed change of membership removed this store's peer: its next start destroys what lies here.
+    pub fn is_removed(&self) -> bool {
+        self.state.holds_range() && self.me().is_some() && region::peer_of(&self.known, self.peer).is_none()
+    }
+
     /// The commit index that a start would begin with.
     pub fn commit(&self) -> u64 {
         self.log.commit.max(self.applied.index).min(self.log.last.index)

@@ -176,9 +176,13 @@ impl Rescue {
     }
 
     /// Makes an empty region of one peer, which is on this store, under an epoch and a term above all that the store knows: `all` it holds.
-    /// For a range whose data is gone.
+    /// For a range whose data is gone. What was removed from its region there, and not destroyed yet, is destroyed first.
     pub fn create(&mut self, region: Region, all: &[Facts]) -> Result<Region> {
         let id = RegionId(region.id);
+        let overlaps = |facts: &&Facts| facts.id() == id || region::overlap(&facts.region, &region);
+        for removed in all.iter().filter(|facts| facts.is_removed()).filter(overlaps) {
+            self.destroy(removed)?;
+        }
         if !id.is_some() || self.appliers.contains_key(&id) {
             return refused(id, "it must have an id, and not be here already");
         }

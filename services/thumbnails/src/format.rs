@@ -90,7 +90,7 @@ impl Format {
     pub fn is_output(self) -> bool {
         match self {
             Format::Jpeg | Format::Png | Format::Webp | Format::Gif => true,
-            Format::Avif => cfg!(feature = "avif"),
+            Format::Avif => cfg!(any(feature = "avif", feature = "rav1e")),
             Format::Tiff | Format::Bmp | Format::Ico | Format::Svg => false,
         }
     }

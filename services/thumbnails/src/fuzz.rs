@@ -48,7 +48,7 @@ pub fn picture_header(data: &[u8]) {
 /// Boxes of AVIF: never more bytes than there were.
 #[cfg(feature = "avif")]
 pub fn avif_boxes(data: &[u8]) {
-    if let Some(file) = crate::codec::heif::read(data) {
+    if let Some(file) = crate::codec::avif::heif::read(data) {
         assert!(file.color.len() <= data.len());
     }
 }

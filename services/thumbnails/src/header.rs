@@ -320,7 +320,7 @@ fn is_avif(bytes: &[u8]) -> bool {
 
 #[cfg(feature = "avif")]
 fn avif(bytes: &[u8], info: &mut Info) -> Option<()> {
-    let file = crate::codec::heif::read(bytes)?;
+    let file = crate::codec::avif::heif::read(bytes)?;
     info.width = file.width;
     info.height = file.height;
     info.alpha = file.alpha.is_some();

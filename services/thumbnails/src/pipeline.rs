@@ -464,7 +464,7 @@ impl Job<'_> {
                 meta,
             ),
             Format::Webp => webp::encode(picture, self.webp(quality), meta),
-            #[cfg(feature = "avif")]
+            #[cfg(any(feature = "avif", feature = "rav1e"))]
             Format::Avif => crate::codec::avif::encode(
                 picture,
                 crate::codec::avif::Settings {

@@ -76,7 +76,7 @@ pub fn plan(stores: &[(StoreId, Vec<Facts>)], lost: &BTreeSet<StoreId>, gives_up
     for facts in stores
         .iter()
         .flat_map(|(_, facts)| facts)
-        .filter(|facts| facts.state.holds_range())
+        .filter(|facts| facts.state.holds_range() && !facts.is_removed())
     {
         replicas.entry(facts.id()).or_default().push(facts);
     }

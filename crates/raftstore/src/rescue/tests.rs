@@ -380,3 +380,21 @@ fn committed_members_are_known_before_they_are_applied() {
         (3, 4, 5)
     );
 }
+
+#[test]
+fn a_replica_that_was_removed_counts_as_gone_before_it_is() {
+    let log = entries(vec![put("a", 2), conf_change(ConfKind::Remove, peer(11, 1)), put("b", 2)]);
+    let disk = Disk::default().with(&range(1, "", "m"), log);
+    let all = disk.facts();
+    assert!(all[0].is_removed());
+    let plan = plan(&[(StoreId(1), all.clone())], &[StoreId(2), StoreId(3)].into(), false).expect("stores are told");
+    assert_eq!((plan.steps, plan.holes), (vec![], vec![(Bytes::new(), Bytes::new())]));
+
+    let empty = Region {
+        peers: vec![peer(1, 1)],
+        ..range(1, "", "m")
+    };
+    disk.open().create(empty, &all).expect("what was removed makes room");
+    assert_eq!((disk.fact(1).log.term, disk.value("a")), (6 + RAISE, None));
+    assert_eq!(disk.faults(), []);
+}

@@ -1,13 +1,51 @@
-//! AVIF: pictures of AV1 in boxes, with colours turned from and to planes.
+//! AVIF: pictures of AV1 in boxes, with colours turned from and to planes. libaom reads and writes; in builds without C (feature `rav1e`
+//! in place of `avif`) rav1e writes, and nothing reads.
 
 use avif_serialize::Aviffy;
 use avif_serialize::constants::MatrixCoefficients;
 
-use super::aom::{self, Decoded, Planes};
-use super::{CodecError, Meta, heif};
+use super::{CodecError, Meta};
 use crate::picture::{Picture, Samples};
 
+#[cfg(feature = "avif")]
+mod aom;
+#[cfg(feature = "avif")]
+pub mod heif;
+#[cfg(all(feature = "rav1e", any(test, not(feature = "avif"))))]
+mod rav1e;
+#[cfg(feature = "avif")]
+mod read;
+
+#[cfg(feature = "avif")]
+use aom as av1;
+#[cfg(feature = "avif")]
+pub use read::decode;
+#[cfg(not(feature = "avif"))]
+use rav1e as av1;
+
 const NAME: &str = "AVIF";
+
+/// One picture for an encoder: 8 bits a sample, full range, BT.601, colour at half resolution both ways.
+struct Planes {
+    width: u32,
+    height: u32,
+    /// Luma, then both of colour, rows without gaps; colour is left out where the picture is grey.
+    samples: Vec<u8>,
+    is_grey: bool,
+}
+
+impl Planes {
+    /// Columns and rows of a plane of colour.
+    fn half(&self) -> (usize, usize) {
+        (self.width.div_ceil(2) as usize, self.height.div_ceil(2) as usize)
+    }
+
+    /// Samples of luma, and of a plane of colour.
+    fn lens(&self) -> (usize, usize) {
+        let (columns, rows) = self.half();
+        (self.width as usize * self.height as usize, columns * rows)
+    }
+}
 
 /// How an AVIF is written.
 #[derive(Clone, Copy, Debug)]
@@ -19,17 +57,24 @@ pub struct Settings {
 
 /// Encodes. There is no room for a profile: colours must be sRGB.
 pub fn encode(picture: &Picture, settings: Settings, meta: Meta<'_>) -> Result<Vec<u8>, CodecError> {
+    encode_by(av1::encode, picture, settings, meta)
+}
+
+type Encode = fn(&mut Planes, Settings) -> Result<Vec<u8>, CodecError>;
+
+fn encode_by(encode: Encode, picture: &Picture, settings: Settings, meta: Meta<'_>) -> Result<Vec<u8>, CodecError> {
     if picture.samples() == Samples::Cmyk {
         return Err(CodecError::encode(NAME, "wanted red, green and blue"));
     }
-    let quantizer = |quality: u8| ((100 - u32::from(quality.min(100))) * 63 / 100) as u8;
-    let color = aom::encode(&mut planes(picture), quantizer(settings.quality), settings.speed)?;
+    let color = encode(&mut planes(picture), settings)?;
     let alpha = match picture.samples() {
         // Edges of holes are seen more than noise in colours.
-        Samples::Rgba => Some(aom::encode(
+        Samples::Rgba => Some(encode(
             &mut alpha(picture),
-            quantizer(settings.quality.max(80)),
-            settings.speed,
+            Settings {
+                quality: settings.quality.max(80),
+                ..settings
+            },
         )?),
         _ => None,
     };
@@ -92,76 +137,7 @@ fn alpha(picture: &Picture) -> Planes {
     }
 }
 
-/// Decodes the picture of the file, as it is stored.
-pub fn decode(bytes: &[u8]) -> Result<Picture, CodecError> {
-    let fault = |why: &str| CodecError::decode(NAME, why);
-    let file = heif::read(bytes).ok_or_else(|| fault("damaged boxes"))?;
-    let color = aom::decode(&file.color, file.width, file.height)?;
-    let alpha = match &file.alpha {
-        Some(alpha) => Some(aom::decode(alpha, file.width, file.height)?),
-        None => None,
-    };
-    let pixels = colors(&color, alpha.as_ref()).ok_or_else(|| fault("colours of a kind that is not read"))?;
-    let samples = if alpha.is_some() { Samples::Rgba } else { Samples::Rgb };
-    Picture::new(file.width, file.height, samples, pixels).ok_or_else(|| fault("no pixels"))
-}
-
-/// Weights of red and blue in luma, by the number of the matrix (ITU-T H.273, table 4).
-fn weights(matrix: u32) -> Option<(f32, f32)> {
-    match matrix {
-        1 => Some((0.2126, 0.0722)),
-        // What is not told is BT.601 for pictures.
-        2 | 5 | 6 => Some((0.299, 0.114)),
-        9 => Some((0.2627, 0.0593)),
-        _ => None,
-    }
-}
-
-fn colors(color: &Decoded, alpha: Option<&Decoded>) -> Option<Vec<u8>> {
-    let max = ((1u32 << color.depth) - 1) as f32;
-    let step = max / 255.0;
-    // Where black is, and how far white and full colour are from it.
-    let (black, luma_range, color_range) = match color.is_full_range {
-        true => (0.0, max, max),
-        false => (16.0 * step, 219.0 * step, 224.0 * step),
-    };
-    let middle = (1u32 << (color.depth - 1)) as f32;
-    let is_identity = color.matrix == 0;
-    let (red_weight, blue_weight) = if is_identity { (0.0, 0.0) } else { weights(color.matrix)? };
-    let green_weight = 1.0 - red_weight - blue_weight;
-    let width = color.width as usize;
-    let half_width = if color.half.0 { width.div_ceil(2) } else { width };
-    let luma = color.planes.first()?;
-    let mut pixels = Vec::with_capacity(luma.len() * if alpha.is_some() { 4 } else { 3 });
-    for (at, sample) in luma.iter().enumerate() {
-        let (x, y) = (at % width, at / width);
-        let light = (f32::from(*sample) - black) / luma_range;
-        let place = (if color.half.1 { y / 2 } else { y }) * half_width + if color.half.0 { x / 2 } else { x };
-        let rgb = if color.is_grey {
-            [light; 3]
-        } else {
-            let (blue, red) = (*color.planes.get(1)?.get(place)?, *color.planes.get(2)?.get(place)?);
-            if is_identity {
-                let part = |sample: u16| (f32::from(sample) - black) / luma_range;
-                [part(red), light, part(blue)]
-            } else {
-                let part = |sample: u16| (f32::from(sample) - middle) / color_range;
-                let red = light + 2.0 * (1.0 - red_weight) * part(red);
-                let blue = light + 2.0 * (1.0 - blue_weight) * part(blue);
-                [red, (light - red_weight * red - blue_weight * blue) / green_weight, blue]
-            }
-        };
-        pixels.extend(rgb.map(|part| (part * 255.0).round().clamp(0.0, 255.0) as u8));
-        if let Some(alpha) = alpha {
-            let max = (1u32 << alpha.depth) - 1;
-            let sample = u32::from(*alpha.planes.first()?.get(at)?);
-            pixels.push(((sample * 255 + max / 2) / max).min(255) as u8);
-        }
-    }
-    Some(pixels)
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "avif"))]
 mod tests {
     use super::*;
     use crate::header;
@@ -176,10 +152,18 @@ mod tests {
         Picture::new(61, 45, if alpha { Samples::Rgba } else { Samples::Rgb }, pixels.collect()).expect("fits")
     }
 
+    /// By every encoder that is built.
+    const ENCODERS: &[Encode] = &[
+        aom::encode,
+        #[cfg(feature = "rav1e")]
+        rav1e::encode,
+    ];
+    const SETTINGS: Settings = Settings { quality: 90, speed: 9 };
+
     #[test]
     fn what_is_written_is_read() {
-        for alpha in [false, true] {
-            let file = encode(&picture(alpha), Settings { quality: 90, speed: 9 }, Meta::default()).expect("encodes");
+        for (encode, alpha) in ENCODERS.iter().flat_map(|encode| [(encode, false), (encode, true)]) {
+            let file = encode_by(*encode, &picture(alpha), SETTINGS, Meta::default()).expect("encodes");
             let info = header::read(&file, 1).expect("sound");
             assert_eq!((info.width, info.height, info.alpha, info.orientation), (61, 45, alpha, 1));
             let read = decode(&file).expect("decodes");
@@ -196,6 +180,19 @@ mod tests {
             }
             for cut in [file.len() / 2, file.len() - 20] {
                 assert!(decode(&file[..cut]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn the_smallest_pictures_are_written() {
+        for encode in ENCODERS {
+            for (width, height) in [(1, 1), (2, 17), (16, 3)] {
+                let picture = Picture::filled(width, height, &[200, 30, 60]);
+                let file = encode_by(*encode, &picture, SETTINGS, Meta::default()).expect("encodes");
+                let read = decode(&file).expect("decodes");
+                assert_eq!((read.width(), read.height()), (width, height));
+                assert!(read.pixel(0, 0).iter().zip([200, 30, 60]).all(|(read, wanted)| read.abs_diff(wanted) < 12));
             }
         }
     }

@@ -2,13 +2,9 @@
 //!
 //! What they get was sniffed and met the limits before ([`crate::header`], [`crate::limits`]); what they return is a [`crate::picture::Picture`].
 
-#[cfg(feature = "avif")]
-pub mod aom;
-#[cfg(feature = "avif")]
+#[cfg(any(feature = "avif", feature = "rav1e"))]
 pub mod avif;
 pub mod gif;
-#[cfg(feature = "avif")]
-pub mod heif;
 pub mod jpeg;
 pub mod other;
 pub mod png;

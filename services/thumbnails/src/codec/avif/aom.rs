@@ -6,18 +6,8 @@ use std::mem::MaybeUninit;
 
 use libaom_sys as raw;
 
-use super::CodecError;
-
-const NAME: &str = "AVIF";
-
-/// Planes of luma and colour, 8 bits a sample, full range, BT.601, colour at half resolution both ways.
-pub struct Planes {
-    pub width: u32,
-    pub height: u32,
-    /// Luma, then both of colour, rows without gaps; colour is left out where the picture is grey.
-    pub samples: Vec<u8>,
-    pub is_grey: bool,
-}
+use super::{NAME, Planes, Settings};
+use crate::codec::CodecError;
 
 /// What a decoder made: samples of 8 to 12 bits.
 pub struct Decoded {
@@ -107,16 +97,16 @@ fn encoder(planes: &Planes, quantizer: u8) -> Result<Codec, CodecError> {
     }
 }
 
-/// Encodes one picture. `quantizer` is 0 (best) to 63, `speed` 0 (small) to 9.
-pub fn encode(planes: &mut Planes, quantizer: u8, speed: u8) -> Result<Vec<u8>, CodecError> {
-    let half = |side: u32| side.div_ceil(2) as usize;
-    let luma = planes.width as usize * planes.height as usize;
-    let color = half(planes.width) * half(planes.height);
+/// Encodes one picture.
+pub fn encode(planes: &mut Planes, settings: Settings) -> Result<Vec<u8>, CodecError> {
+    // Of 0 (best) to 63.
+    let quantizer = ((100 - u32::from(settings.quality.min(100))) * 63 / 100) as u8;
+    let (luma, color) = planes.lens();
     // The library reads three planes of every picture; those of a grey one count for nothing.
     planes.samples.resize(luma + 2 * color, 128);
     let mut codec = encoder(planes, quantizer)?;
-    codec.control(raw::AOME_SET_CPUUSED, c_int::from(speed.min(9)))?;
-    codec.control(raw::AOME_SET_CQ_LEVEL, c_int::from(quantizer.min(63)))?;
+    codec.control(raw::AOME_SET_CPUUSED, c_int::from(settings.speed.min(9)))?;
+    codec.control(raw::AOME_SET_CQ_LEVEL, c_int::from(quantizer))?;
     codec.control(raw::AV1E_SET_COLOR_RANGE, raw::AOM_CR_FULL_RANGE as c_int)?;
     // Matrices of quantizers and sharper edges: of `bench.py`, like size and likeness (SSIM) at less than sharp's bytes.
     codec.control(raw::AOME_SET_TUNING, raw::AOM_TUNE_SSIM as c_int)?;
@@ -145,7 +135,7 @@ pub fn encode(planes: &mut Planes, quantizer: u8, speed: u8) -> Result<Vec<u8>, 
         }
         let mut image = image.assume_init();
         image.planes = [start, start.add(luma), start.add(luma + color)];
-        let half = half(planes.width) as c_int;
+        let half = planes.half().0 as c_int;
         image.stride = [planes.width as c_int, half, half];
         image.monochrome = c_int::from(planes.is_grey);
         image.range = raw::AOM_CR_FULL_RANGE;
