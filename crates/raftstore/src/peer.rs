@@ -286,8 +286,9 @@ pub struct Peer {
     reported: MonoTime,
     /// Peers that were pending or down in that report.
     reported_lacking: Vec<maintain::Lacking>,
-    /// A change of membership was refused since then, which the placement driver would tell again only at the next report.
-    refused_change: bool,
+    /// A change of membership was refused since then, or a transfer of leadership came to nothing: the placement driver would ask for it again
+    /// only at the next report.
+    unheeded: bool,
     log_bytes: u64,
     size: size::Size,
     /// Writes of this step that will share an entry.
@@ -377,7 +378,7 @@ impl Peer {
             ticks: 0,
             reported: MonoTime::default(),
             reported_lacking: Vec::new(),
-            refused_change: false,
+            unheeded: false,
             log_bytes: 0,
             size: size::Size::default(),
             gather: propose::Gather::default(),

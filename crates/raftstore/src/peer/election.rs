@@ -54,11 +54,14 @@ impl Peer {
     /// Counts the tick that has just begun; may campaign.
     pub(super) fn tick_election(&mut self) {
         let was = (self.node.raft.state, self.node.raft.term);
+        let transfers = self.node.raft.lead_transferee.is_some();
         // The crate draws the wait from a source of its own; ours comes from the seed.
         self.node.raft.set_randomized_election_timeout(self.election.wait as usize);
         if !self.is_installing() {
             self.node.tick();
         }
+        // Given up after an election timeout. A voter that has a change of membership to apply passes a transfer over in silence.
+        self.unheeded |= transfers && self.is_leader() && self.node.raft.lead_transferee.is_none();
         let campaigns = matches!(self.node.raft.state, StateRole::PreCandidate | StateRole::Candidate);
         if campaigns && was != (self.node.raft.state, self.node.raft.term) {
             let timeout = self.config.election_ticks;

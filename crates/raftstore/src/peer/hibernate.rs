@@ -195,7 +195,7 @@ impl Peer {
             && self.has_settled()
             && self.node.raft.lead_transferee.is_none()
             && !self.generating
-            && !self.refused_change
+            && !self.unheeded
             && self.reported_lacking.is_empty()
             && self.lacking(now).next().is_none()
             && self.size.is_settled(&Limits::of(&self.config))

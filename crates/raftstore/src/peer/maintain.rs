@@ -71,10 +71,10 @@ impl Peer {
         }
     }
 
-    /// How long the placement driver waits at most for news. A tick when peers catch up, fall behind or fall silent, and when it
-    /// asked for a change of membership too early: it answers each report with what it wants next.
+    /// How long the placement driver waits at most for news. A tick when peers catch up, fall behind or fall silent, and when
+    /// what it asked for was not done: it answers each report with what it wants next.
     fn report_interval(&self, now: MonoTime) -> Duration {
-        let is_news = self.refused_change || !self.lacking(now).eq(self.reported_lacking.iter().copied());
+        let is_news = self.unheeded || !self.lacking(now).eq(self.reported_lacking.iter().copied());
         if is_news {
             self.config.tick.0
         } else {
@@ -172,7 +172,7 @@ impl Peer {
     pub(super) fn report(&mut self, now: MonoTime, fx: &mut Effects) {
         let since = now.since(self.reported);
         self.reported = now;
-        self.refused_change = false;
+        self.unheeded = false;
         self.reported_lacking = self.lacking(now).collect();
         let (mut pending, mut down) = (Vec::new(), Vec::new());
         for lacking in &self.reported_lacking {

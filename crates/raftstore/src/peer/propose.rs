@@ -162,7 +162,7 @@ impl Peer {
         match self.propose_conf_change(epoch, changes) {
             Ok(()) => self.note_proposal(now, Vec::new(), Some(reply)),
             Err(error) => {
-                self.refused_change = true;
+                self.unheeded = true;
                 fx.admin_answers.push((reply, Err(error)));
             }
         }

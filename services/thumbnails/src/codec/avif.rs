@@ -18,10 +18,10 @@ mod read;
 
 #[cfg(feature = "avif")]
 use aom as av1;
-#[cfg(feature = "avif")]
-pub use read::decode;
 #[cfg(not(feature = "avif"))]
 use rav1e as av1;
+#[cfg(feature = "avif")]
+pub use read::decode;
 
 const NAME: &str = "AVIF";
 
@@ -192,7 +192,12 @@ mod tests {
                 let file = encode_by(*encode, &picture, SETTINGS, Meta::default()).expect("encodes");
                 let read = decode(&file).expect("decodes");
                 assert_eq!((read.width(), read.height()), (width, height));
-                assert!(read.pixel(0, 0).iter().zip([200, 30, 60]).all(|(read, wanted)| read.abs_diff(wanted) < 12));
+                assert!(
+                    read.pixel(0, 0)
+                        .iter()
+                        .zip([200, 30, 60])
+                        .all(|(read, wanted)| read.abs_diff(wanted) < 12)
+                );
             }
         }
     }

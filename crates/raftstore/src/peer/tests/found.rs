@@ -202,3 +202,31 @@ fn a_write_that_comes_with_the_election_leaves_nothing_behind() {
     assert_eq!(written.lock().take(), Some(Ok(())));
     assert!(peer.has_settled(), "{} proposals wait for ever", peer.proposals.len());
 }
+
+/// Found by a test of placement under load: the placement driver had to wait a minute for its next chance.
+#[test]
+fn a_transfer_that_came_to_nothing_is_asked_for_again() {
+    let mut peer = lead_three();
+    let (config, mut now) = (Config::default(), START);
+    let mut ticks_with_reports = |peer: &mut Peer, count: u32| {
+        let mut reports = Vec::new();
+        for tick in 0..count {
+            now = now + config.tick.0;
+            let fx = peer.step(now, [message(MsgHeartbeatResponse, 6), Event::Tick]);
+            reports.extend(fx.report.is_some().then_some(tick));
+            let _effects = settle(peer, now, fx);
+        }
+        reports
+    };
+    ticks_with_reports(&mut peer, 3);
+    assert_eq!(ticks_with_reports(&mut peer, 2 * config.election_ticks), [], "all is told");
+
+    let (_begun, reply) = slot();
+    let fx = peer.step(START, [Event::TransferLeader { to: PeerId(2), reply }]);
+    let _effects = settle(&mut peer, START, fx);
+    let told = ticks_with_reports(&mut peer, 2 * config.election_ticks);
+    assert!(
+        peer.is_leader() && told.len() == 1 && told[0] <= config.election_ticks,
+        "{told:?}"
+    );
+}

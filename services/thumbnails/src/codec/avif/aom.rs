@@ -12,7 +12,6 @@ use crate::codec::CodecError;
 /// What a decoder made: samples of 8 to 12 bits.
 pub struct Decoded {
     pub width: u32,
-    pub height: u32,
     pub depth: u32,
     pub is_full_range: bool,
     /// Of CICP (ITU-T H.273).
@@ -200,7 +199,6 @@ pub fn decode(bytes: &[u8], width: u32, height: u32) -> Result<Decoded, CodecErr
     });
     Ok(Decoded {
         width,
-        height,
         depth: image.bit_depth,
         is_full_range: image.range == raw::AOM_CR_FULL_RANGE,
         matrix: image.mc,

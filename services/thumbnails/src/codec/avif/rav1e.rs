@@ -11,7 +11,11 @@ pub fn encode(planes: &mut Planes, settings: Settings) -> Result<Vec<u8>, CodecE
     (encoder.width, encoder.height) = (planes.width as usize, planes.height as usize);
     encoder.bit_depth = 8;
     encoder.still_picture = true;
-    encoder.chroma_sampling = if planes.is_grey { ChromaSampling::Cs400 } else { ChromaSampling::Cs420 };
+    encoder.chroma_sampling = if planes.is_grey {
+        ChromaSampling::Cs400
+    } else {
+        ChromaSampling::Cs420
+    };
     encoder.pixel_range = PixelRange::Full;
     encoder.color_description = Some(ColorDescription {
         color_primaries: ColorPrimaries::BT709,
