@@ -203,8 +203,8 @@ section! { "output",
         pub quality_avif: u8 = 63,
         /// Whether JPEG is progressive: smaller by a few percent, and shown sooner on slow lines. Fixed at start.
         pub jpeg_progressive: bool = false,
-        /// Effort for WebP. Bound 0 to 6. Fixed at start.
-        pub webp_method: u8 = 4,
+        /// Effort for WebP: 2 is fast, 4 saves about a twentieth of the bytes at twice the time. Bound 0 to 6. Fixed at start.
+        pub webp_method: u8 = 2,
         /// Speed for AVIF: 9 is fast, 0 is small. Bound 9. Fixed at start.
         pub avif_speed: u8 = 9,
         /// Colours of PNG palettes, 64 to 256; 0: true colour. Fixed at start.
