@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::metrics;
 use crate::tier::{Id, OwnedId, Tiers};
 
-/// Bytes gathered before a blocking thread hashes and compresses them: a frame. A hop between threads costs about 50 µs, hashing so much 85.
+/// Bytes gathered before a blocking thread hashes and compresses them: a frame, so that few hops between threads are needed.
 const BATCH: usize = FRAME;
 /// With more uploads than this, each gathers less, and holds nothing between two batches: what is no whole frame yet waits on disk. That
 /// costs a few percent, and a thousand uploads then hold what two hundred would.
