@@ -7,9 +7,13 @@ noise, half text, shrinks to about a half, as build outputs do; `packed` is nois
 (`identity`), and for mixed content as clients get them that accept zstd. Over loopback it depends on who is awake whether the sender or
 the receiver does the work of the network between them, so that GETs are told with their client's CPU too. What is asked for the first time is told apart (`first`).
 
+All runs in a network of its own whose congestion control does not pace (`cubic`, Debian's own, or `reno`). BBR sends from timers, whose work
+the system books to whom they interrupt: beside it nginx, whose answers start with a packet of their head alone, is booked less than half
+of what it is with `tcp_nopush`, where the same bytes leave in full packets, and its client twice as much. `--network host` shows that.
+
 The whole takes eleven minutes; --place, --size, --content and --part run a part of it."""
 import argparse
-import hashlib, json, os, random, re, shutil, subprocess, sys, tempfile, time, threading, socket
+import ctypes, hashlib, json, mmap, os, random, re, shutil, subprocess, sys, tempfile, time, threading, socket
 
 parser = argparse.ArgumentParser(description="The build cache beside nginx WebDAV.")
 parser.add_argument("binary", help="ferrite-build-cache, optimised")
@@ -17,14 +21,34 @@ parser.add_argument("--place", choices=("tmpfs", "disk"), action="append", help=
 parser.add_argument("--size", choices=("16KiB", "1MiB"), action="append", help="sizes of blobs; default: both")
 parser.add_argument("--content", choices=("mixed", "packed"), action="append", help="kinds of content; default: both")
 parser.add_argument("--part", choices=("requests", "uploads"), action="append", help="requests beside nginx, memory of 1,000 uploads; default: both")
+parser.add_argument("--network", choices=("own", "host"), default="own", help="a network of its own that does not pace, or the machine's")
 ARGS = parser.parse_args()
 BINARY = ARGS.binary
 SECONDS = int(os.environ.get("BENCH_SECONDS", "5"))
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 TICK = os.sysconf("SC_CLK_TCK")
 SIZES = {"16KiB": (16 << 10, 2000), "1MiB": (1 << 20, 100)}
-OURS, NGINX = 18980, 18981
+OURS, NGINX, NOPUSH = 18980, 18981, 18982
+# What the bench touches before a round of uploads: its files, and as much again twice.
+WARM = 384 << 20
+CONGESTION = "/proc/sys/net/ipv4/tcp_congestion_control"
 goals = []
+
+
+def own_network():
+    """Leaves the machine's network for one with a loopback alone, whose sockets do not pace."""
+    clone_newnet = 0x40000000
+    if ctypes.CDLL(None).unshare(clone_newnet) != 0:
+        sys.exit("a network of its own takes root; --network host does without")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    for name in ("cubic", "reno"):
+        try:
+            with open(CONGESTION, "w") as control:
+                control.write(name)
+            return
+        except OSError:
+            continue  # not for name spaces on this machine
+    sys.exit("neither cubic nor reno is there; --network host does without")
 
 
 def content(n, size, kind="mixed"):
@@ -66,15 +90,25 @@ def start(base):
     module = "/usr/lib/nginx/modules/ngx_http_dav_ext_module.so"
     if not os.path.exists(module):
         sys.exit(f"{module} is missing: apt-get install libnginx-mod-http-dav-ext")
+    dav = f"root {base}/nginx/root; location / {{ dav_methods PUT DELETE; create_full_put_path on; }}"
     conf = f"""load_module {module};
 worker_processes 2; daemon off; pid {base}/nginx/pid; error_log /dev/null; user root;
 events {{ worker_connections 4096; }}
 http {{ access_log off; client_body_temp_path {base}/nginx/tmp; client_max_body_size 0; sendfile on; tcp_nodelay on; keepalive_requests 100000000;
-server {{ listen 127.0.0.1:{NGINX}; root {base}/nginx/root; location / {{ dav_methods PUT DELETE; create_full_put_path on; }} }} }}"""
+server {{ listen 127.0.0.1:{NGINX}; {dav} }}
+server {{ listen 127.0.0.1:{NOPUSH}; tcp_nopush on; {dav} }} }}"""
     open(f"{base}/nginx/conf", "w").write(conf)
     nginx = subprocess.Popen(["nginx", "-c", f"{base}/nginx/conf"], stderr=subprocess.DEVNULL)
     wait_port(OURS), wait_port(NGINX), time.sleep(0.3)
     return ours, nginx
+
+
+def warm():
+    """Touches free memory. A virtual machine may have given it back to its host, and whoever uses it first waits for it: 10 us a page."""
+    pages = mmap.mmap(-1, WARM)
+    for at in range(0, WARM, mmap.PAGESIZE):
+        pages[at] = 1
+    pages.close()
 
 
 def upload(url, files, log):
@@ -168,6 +202,7 @@ def puts(place, base, pids, label, kind):
             files.append((path, "cas/" + hashlib.sha256(blob).hexdigest()))
         sha, zstd = codec_micros(files)
         for who, port in (("nginx", NGINX), ("ours", OURS)):
+            warm()
             before = cpu(pids[who])
             seconds, times = upload(f"http://127.0.0.1:{port}", files, f"{base}/log")
             costs[who].append(((cpu(pids[who]) - before) / count * 1e6, count / seconds, p99(times)))
@@ -182,6 +217,8 @@ def puts(place, base, pids, label, kind):
 
 def gets(place, base, pids, label, kind, names):
     asked = [("nginx", NGINX, ""), ("ours", OURS, "")]
+    if label == "1MiB":
+        asked.append(("nginx nopush", NOPUSH, ""))
     if kind == "mixed":
         asked.append(("ours zstd", OURS, '["accept-encoding"]="zstd"'))
     unread = [name for round_ in names[:-1] for name in round_]
@@ -202,7 +239,7 @@ def gets(place, base, pids, label, kind, names):
     for who, row in rows.items():
         tell(place, f"GET {label}", kind, who, row)
         print(f"{place:6} GET {label} {kind}: {who}, with its client: {both[who]:.1f} CPU us/request")
-    for who in list(rows)[1:]:
+    for who in [who for who in rows if who.startswith("ours")]:
         name = "identity" if who == "ours" else "zstd"
         goal(f"get_{label}_{kind}_{place}_{name}_vs_nginx", rows[who][0] / rows["nginx"][0], 1.2)
         goal(f"get_{label}_{kind}_{place}_{name}_with_client_vs_nginx", both[who] / both["nginx"], 1.2)
@@ -250,8 +287,11 @@ def parallel_uploads(pid):
     return held - index
 
 
+if ARGS.network == "own":
+    own_network()
 model = re.search(r"model name\s*: (.*)", open("/proc/cpuinfo").read())[1]
-print(f"{os.cpu_count()} cores of {model}; load average at start: {os.getloadavg()}; rounds {ROUNDS} of {SECONDS} s, medians", flush=True)
+print(f"{os.cpu_count()} cores of {model}; load average at start: {os.getloadavg()}; rounds {ROUNDS} of {SECONDS} s, medians; "
+      f"congestion control {open(CONGESTION).read().strip()}", flush=True)
 for place in ARGS.place or ("tmpfs", "disk"):
     parent = "/dev/shm" if place == "tmpfs" else os.environ.get("BENCH_DISK", "/var/tmp")
     base = tempfile.mkdtemp(prefix="ferrite-bench-", dir=parent)

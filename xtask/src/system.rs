@@ -49,6 +49,7 @@ const BENCH_BUILD_CACHE: &[Need] = &[
     ("nginx", "libnginx-mod-http-dav-ext"),
     ("wrk", "wrk"),
     ("zstd", "zstd"),
+    ("ip", "iproute2"),
     ("curl", "curl"),
     ("python3", "python3"),
 ];

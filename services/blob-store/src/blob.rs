@@ -10,7 +10,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::frames::{FRAME, Form, SMALL, Table, frame_len, frames_of, table_len, wrap_raw};
-use crate::hot::{Frame, Kept};
+use crate::hot::{Frame, Kept, KeptFile};
 use crate::index::{Entry, Place};
 use crate::loan::{LOAN_MIN, Lender, Loan};
 use crate::segments::SegmentFile;
@@ -383,17 +383,16 @@ impl Cursor {
         Loan::new(&self.blob, Lender::Stored, self.blob.base() + start, end - start)
     }
 
+    /// As much as one memory file holds.
     fn lend_kept(&self) -> io::Result<Option<Loan>> {
         let number = self.at / FRAME as u64;
+        let Some(Kept::File(KeptFile { file, at, frames })) = self.blob.kept(number) else {
+            return Ok(None);
+        };
         let first = number * FRAME as u64;
-        let end = self.end.min(first + frame_len(self.blob.len(), number));
-        match self.blob.kept(number) {
-            Some(Kept::File(file)) => {
-                metrics::HOT_HITS.inc();
-                Loan::new(&self.blob, Lender::Kept(file), self.at - first, end - self.at)
-            }
-            _ => Ok(None),
-        }
+        let end = self.end.min(first + frames * FRAME as u64);
+        metrics::HOT_HITS.inc_by(frames_of(end - first));
+        Loan::new(&self.blob, Lender::Kept(file), at + self.at - first, end - self.at)
     }
 
     /// Frames up to the last one, without the table behind them.

@@ -1,6 +1,7 @@
 //! Content of blobs that are read again and again, kept decompressed: clients that take no zstd would have it decompressed each time.
 //!
-//! One bound holds for it and for uploads in flight together, so that memory is bounded once: it has what uploads leave of it.
+//! Frames lie in memory files, eight of a blob in one, so that all of them go to a socket by one call. One bound holds for them and for
+//! uploads in flight together, so that memory is bounded once: they have what uploads leave of it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
@@ -14,19 +15,23 @@ use parking_lot::Mutex;
 use rustix::fs::MemfdFlags;
 use rustix::process::{Resource, getrlimit};
 
+use crate::frames::FRAME;
 use crate::key::Key;
-use crate::loan::LOAN_MIN;
+use crate::loan::{LOAN_MAX, LOAN_MIN};
 use crate::metrics;
 
 /// What an upload in flight holds at most: a frame of content, the same compressed, and what its caller gathers before it.
 pub(crate) const UPLOAD_COST: u64 = 160 << 10;
-/// One in so many descriptors of the process may be a frame's.
+/// One in so many descriptors of the process may be a memory file's.
 const FILES_SHARE: u64 = 4;
 /// What an entry takes beside its bytes.
 const ENTRY_COST: u64 = 128;
+/// Frames of one stretch: what one loan takes.
+const STRETCH: u64 = (LOAN_MAX / FRAME) as u64;
+const _: () = assert!(STRETCH == 8, "a byte has a bit for each frame of a stretch");
 
 /// One frame of one content. A name that is written anew has other content, so what is found is never what was there before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) key: Key,
     /// XXH3-64 and length of the blob's content.
@@ -35,50 +40,122 @@ pub(crate) struct Frame {
     pub(crate) number: u64,
 }
 
-/// Content in memory.
-#[derive(Clone)]
+impl Frame {
+    fn stretch(&self) -> Stretch {
+        Stretch {
+            key: self.key,
+            check: self.check,
+            len: self.len,
+            number: self.number / STRETCH,
+        }
+    }
+
+    /// Its place among the frames of its stretch.
+    fn place(&self) -> u32 {
+        (self.number % STRETCH) as u32
+    }
+}
+
+/// [`STRETCH`] frames that follow each other, or those that are left at the end of the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Stretch {
+    key: Key,
+    check: u64,
+    len: u64,
+    number: u64,
+}
+
+impl Stretch {
+    /// Bytes of content.
+    fn len(&self) -> u64 {
+        (self.len - self.number * LOAN_MAX as u64).min(LOAN_MAX as u64)
+    }
+}
+
+/// A frame in memory.
 pub(crate) enum Kept {
     Heap(Bytes),
-    /// A file in memory alone, which is lent to sockets. Each frame has its own, and it is written once: pages that a socket still has to
-    /// send are never another frame's.
-    File(Arc<File>),
+    File(KeptFile),
+}
+
+/// Where a frame lies in a file in memory alone, which is lent to sockets.
+pub(crate) struct KeptFile {
+    pub(crate) file: Arc<File>,
+    /// Its first byte.
+    pub(crate) at: u64,
+    /// Frames that are there from it on, itself the first.
+    pub(crate) frames: u64,
 }
 
 impl Kept {
-    fn in_file(content: &Bytes) -> io::Result<Kept> {
-        let file = File::from(rustix::fs::memfd_create("blob-frame", MemfdFlags::CLOEXEC)?);
-        file.write_all_at(content, 0)?;
-        Ok(Kept::File(Arc::new(file)))
-    }
-
-    fn files(&self) -> u64 {
-        u64::from(matches!(self, Kept::File(_)))
-    }
-
-    /// The content, which is `len` bytes.
+    /// The content of the frame, which is `len` bytes.
     pub(crate) fn read(&self, len: usize) -> io::Result<Bytes> {
         match self {
             Kept::Heap(content) => Ok(content.clone()),
-            Kept::File(file) => {
+            Kept::File(KeptFile { file, at, .. }) => {
                 let mut content = vec![0; len];
-                file.read_exact_at(&mut content, 0)?;
+                file.read_exact_at(&mut content, *at)?;
                 Ok(content.into())
             }
         }
     }
 }
 
+/// Where the frames of a stretch lie.
+enum Room {
+    Heap(Vec<(u32, Bytes)>),
+    /// A frame is written once, by whoever took its place first: pages that a socket still has to send are never another frame's.
+    File {
+        file: Arc<File>,
+        written: u8,
+    },
+}
+
+impl Room {
+    fn new(is_file: bool) -> Room {
+        let file = is_file.then(|| rustix::fs::memfd_create("blob-frames", MemfdFlags::CLOEXEC));
+        match file {
+            Some(Ok(file)) => Room::File {
+                file: Arc::new(file.into()),
+                written: 0,
+            },
+            _ => Room::Heap(Vec::new()),
+        }
+    }
+
+    fn files(&self) -> u64 {
+        u64::from(matches!(self, Room::File { .. }))
+    }
+
+    fn get(&self, place: u32) -> Option<Kept> {
+        match self {
+            Room::Heap(frames) => {
+                let (_, content) = frames.iter().find(|(at, _)| *at == place)?;
+                Some(Kept::Heap(content.clone()))
+            }
+            Room::File { file, written } => {
+                let frames = u64::from((written >> place).trailing_ones());
+                let at = u64::from(place) * FRAME as u64;
+                let file = file.clone();
+                (frames > 0).then_some(Kept::File(KeptFile { file, at, frames }))
+            }
+        }
+    }
+}
+
 struct Entry {
-    kept: Kept,
-    len: u64,
+    room: Room,
+    /// Frames that are there, or on their way: a bit each.
+    taken: u8,
+    bytes: u64,
     was_used: bool,
 }
 
 #[derive(Default)]
 struct Inner {
-    entries: BTreeMap<Frame, Entry>,
+    entries: BTreeMap<Stretch, Entry>,
     /// In the order of their coming; the second chance of CLOCK (Corbato, 1968) goes to those used since.
-    order: VecDeque<Frame>,
+    order: VecDeque<Stretch>,
     bytes: u64,
     files: u64,
 }
@@ -86,22 +163,65 @@ struct Inner {
 impl Inner {
     fn shrink(&mut self, max: u64) {
         while self.bytes > max
-            && let Some(frame) = self.order.pop_front()
+            && let Some(stretch) = self.order.pop_front()
         {
-            let entry = self.entries.get_mut(&frame).expect("what is in order is there");
+            let entry = self.entries.get_mut(&stretch).expect("what is in order is there");
             if std::mem::take(&mut entry.was_used) {
-                self.order.push_back(frame);
+                self.order.push_back(stretch);
                 continue;
             }
-            self.bytes -= cost(entry.len);
-            self.files -= entry.kept.files();
-            self.entries.remove(&frame);
+            self.bytes -= entry.bytes;
+            self.files -= entry.room.files();
+            self.entries.remove(&stretch);
         }
     }
-}
 
-fn cost(len: u64) -> u64 {
-    len + ENTRY_COST
+    /// Takes a place for a frame and counts it; the file that its content is to be written to. `None`: the content is kept, or cannot be.
+    fn take(&mut self, frame: &Frame, content: &Bytes, room: u64, files_max: u64) -> Option<Arc<File>> {
+        let (stretch, place) = (frame.stretch(), frame.place());
+        let entry = match self.entries.entry(stretch) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                let room = Room::new(stretch.len() >= LOAN_MIN && self.files < files_max);
+                self.files += room.files();
+                self.bytes += ENTRY_COST;
+                self.order.push_back(stretch);
+                vacant.insert(Entry {
+                    room,
+                    taken: 0,
+                    bytes: ENTRY_COST,
+                    was_used: false,
+                })
+            }
+        };
+        let len = content.len() as u64;
+        // Somebody may have been faster.
+        if entry.taken & 1 << place != 0 || entry.bytes + len > room / 8 {
+            return None;
+        }
+        entry.taken |= 1 << place;
+        entry.bytes += len;
+        self.bytes += len;
+        let file = match &mut entry.room {
+            Room::Heap(frames) => {
+                frames.push((place, content.clone()));
+                None
+            }
+            Room::File { file, .. } => Some(file.clone()),
+        };
+        self.shrink(room);
+        file
+    }
+
+    /// A frame's content is in `file`: whoever looks for it finds it, unless all of it is gone meanwhile.
+    fn show(&mut self, frame: &Frame, file: &Arc<File>) {
+        let entry = self.entries.get_mut(&frame.stretch());
+        if let Some(Room::File { file: same, written }) = entry.map(|entry| &mut entry.room)
+            && Arc::ptr_eq(file, same)
+        {
+            *written |= 1 << frame.place();
+        }
+    }
 }
 
 /// The frames in memory.
@@ -132,33 +252,28 @@ impl Hot {
 
     pub(crate) fn get(&self, frame: &Frame) -> Option<Kept> {
         let mut inner = self.inner.lock();
-        let entry = inner.entries.get_mut(frame)?;
+        let entry = inner.entries.get_mut(&frame.stretch())?;
         entry.was_used = true;
-        Some(entry.kept.clone())
+        entry.room.get(frame.place())
     }
 
+    /// Keeps a frame, if nothing takes too much of the room by it. One that cannot be written is not tried again while its stretch stays.
     pub(crate) fn put(&self, frame: Frame, content: &Bytes) {
-        let (room, len) = (self.room(), content.len() as u64);
-        if cost(len) > room / 8 {
+        let room = self.room();
+        if ENTRY_COST + content.len() as u64 > room / 8 {
             return;
         }
-        let has_descriptor = len >= LOAN_MIN && self.inner.lock().files < self.files_max;
-        let file = has_descriptor.then(|| Kept::in_file(content));
-        let kept = match file {
-            Some(Ok(kept)) => kept,
-            _ => Kept::Heap(content.clone()),
+        let file = {
+            let mut inner = self.inner.lock();
+            let file = inner.take(&frame, content, room, self.files_max);
+            metrics::HOT_BYTES.set(inner.bytes as i64);
+            file
         };
-        let mut inner = self.inner.lock();
-        // Somebody may have been faster.
-        if !inner.entries.contains_key(&frame) {
-            inner.files += kept.files();
-            let was_used = false;
-            inner.entries.insert(frame, Entry { kept, len, was_used });
-            inner.order.push_back(frame);
-            inner.bytes += cost(len);
-            inner.shrink(room);
+        if let Some(file) = file
+            && file.write_all_at(content, u64::from(frame.place()) * FRAME as u64).is_ok()
+        {
+            self.inner.lock().show(&frame, &file);
         }
-        metrics::HOT_BYTES.set(inner.bytes as i64);
     }
 
     /// An upload begins: it takes its share.
@@ -184,61 +299,97 @@ impl Hot {
 mod tests {
     use super::*;
 
+    const LEN: u64 = 100 * LOAN_MAX as u64;
+
     fn frame(number: u64) -> Frame {
         Frame {
             key: Key([1; 32]),
             check: 2,
-            len: 3,
+            len: LEN,
             number,
+        }
+    }
+
+    fn content(frame: u64) -> Bytes {
+        vec![frame as u8; FRAME].into()
+    }
+
+    fn frames_at(hot: &Hot, number: u64) -> u64 {
+        match hot.get(&frame(number)) {
+            Some(Kept::File(kept)) => kept.frames,
+            Some(Kept::Heap(_)) => 1,
+            None => 0,
         }
     }
 
     #[test]
     fn it_stays_within_its_bound_and_keeps_what_is_used() {
-        let hot = Hot::new(1 << 20);
-        let content = Bytes::from(vec![7; 60_000]);
-        hot.put(frame(0), &content);
-        for number in 1..100 {
+        let hot = Hot::new(16 << 20);
+        hot.put(frame(0), &content(0));
+        for number in 8..400 {
             assert!(hot.get(&frame(0)).is_some(), "used each time, {number}");
-            hot.put(frame(number), &content);
-            assert!(hot.bytes() <= 1 << 20);
+            hot.put(frame(number), &content(number));
+            assert!(hot.bytes() <= 16 << 20);
         }
-        assert!(hot.get(&frame(1)).is_none() && hot.get(&frame(99)).is_some());
-        let other = Frame { check: 3, ..frame(99) };
+        assert!(hot.get(&frame(8)).is_none() && hot.get(&frame(399)).is_some());
+        let other = Frame { check: 3, ..frame(399) };
         assert!(hot.get(&other).is_none(), "another content under the same name");
-        hot.put(frame(200), &Bytes::from(vec![0; 500_000]));
-        assert!(hot.get(&frame(200)).is_none(), "nothing takes most of it");
+        let small = Hot::new(4 << 20);
+        (0..8).for_each(|number| small.put(frame(number), &content(number)));
+        assert_eq!(frames_at(&small, 0), 3, "nothing takes most of it");
+    }
+
+    #[test]
+    fn frames_that_follow_each_other_are_found_together() {
+        let hot = Hot::new(64 << 20);
+        for number in [0, 1, 3, 4, 5, 6, 7, 8] {
+            hot.put(frame(number), &content(number));
+        }
+        let found: Vec<u64> = (0..10).map(|number| frames_at(&hot, number)).collect();
+        assert_eq!(found, [2, 1, 0, 5, 4, 3, 2, 1, 1, 0], "up to a gap, or the end of the file");
+        let before = hot.bytes();
+        hot.put(frame(3), &content(99));
+        assert_eq!(hot.bytes(), before, "written once");
+        for number in [0, 3, 7, 8] {
+            let kept = hot.get(&frame(number)).expect("is kept");
+            assert_eq!(kept.read(FRAME).expect("reads"), content(number));
+        }
+        assert_eq!(hot.inner.lock().files, 2);
+        // What was written by somebody whose place is gone is nobody's.
+        let old = hot.inner.lock().take(&frame(16), &content(16), 64 << 20, 9).expect("a file");
+        hot.inner.lock().shrink(0);
+        hot.put(frame(17), &content(17));
+        hot.inner.lock().show(&frame(16), &old);
+        assert_eq!((frames_at(&hot, 16), frames_at(&hot, 17)), (0, 1));
     }
 
     #[test]
     fn descriptors_are_left_for_others() {
         let mut hot = Hot::new(64 << 20);
         hot.files_max = 5;
-        let content = Bytes::from(vec![7; 60_000]);
-        for number in 0..40 {
-            hot.put(frame(number), &content);
+        for number in (0..40).map(|stretch| stretch * STRETCH) {
+            hot.put(frame(number), &content(number));
             let kept = hot.get(&frame(number)).expect("is kept");
-            assert_eq!(kept.read(content.len()).expect("reads"), content);
-            assert_eq!(kept.files(), u64::from(number < 5));
+            assert_eq!(kept.read(FRAME).expect("reads"), content(number));
+            assert_eq!(matches!(kept, Kept::File(_)), number < 5 * STRETCH);
         }
-        hot.begin_upload();
-        (0..500).for_each(|_| hot.begin_upload());
+        (0..501).for_each(|_| hot.begin_upload());
         assert_eq!((hot.bytes(), hot.inner.lock().files), (0, 0), "all are given back");
     }
 
     #[test]
     fn uploads_come_first() {
-        let hot = Hot::new(10 * UPLOAD_COST);
-        (0..20).for_each(|number| hot.put(frame(number), &Bytes::from(vec![7; 60_000])));
+        let hot = Hot::new(64 * UPLOAD_COST);
+        (0..60).for_each(|number| hot.put(frame(number), &content(number)));
         let before = hot.bytes();
-        (0..4).for_each(|_| hot.begin_upload());
-        assert!(hot.bytes() <= 6 * UPLOAD_COST && hot.bytes() < before);
-        (0..16).for_each(|_| hot.begin_upload());
+        (0..32).for_each(|_| hot.begin_upload());
+        assert!(hot.bytes() <= 32 * UPLOAD_COST && hot.bytes() < before);
+        (0..40).for_each(|_| hot.begin_upload());
         assert_eq!(hot.bytes(), 0);
-        hot.put(frame(1), &Bytes::from(vec![7; 60_000]));
+        hot.put(frame(1), &content(1));
         assert_eq!(hot.bytes(), 0);
-        (0..20).for_each(|_| hot.end_upload());
-        hot.put(frame(1), &Bytes::from(vec![7; 60_000]));
+        (0..72).for_each(|_| hot.end_upload());
+        hot.put(frame(1), &content(1));
         assert!(hot.bytes() > 0);
     }
 }

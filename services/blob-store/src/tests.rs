@@ -678,6 +678,9 @@ fn often_read_content_is_read_from_memory_and_stays_right() {
     must_read(&store, &key);
     assert!(store.stats().hot >= bytes.len() as u64);
     assert!(must_read(&store, &key) == bytes);
+    let blob = Arc::new(store.get(&key).expect("reads").expect("is there"));
+    let loan = blob.range(1, u64::MAX).lend().expect("reads").expect("is in memory");
+    assert_eq!(loan.left(), bytes.len() - 1, "all of it lies in one file");
     let name = Key::named(&["name"]);
     for n in 0..5 {
         let bytes = content(2 * n, 50_000);

@@ -50,6 +50,9 @@ struct Spill {
     written: u64,
     /// Bytes behind those, of the buffer of an upload that pauses.
     parked: usize,
+    /// How far anything was ever written.
+    reach: u64,
+    is_published: bool,
     sizes: Vec<u32>,
 }
 
@@ -61,8 +64,9 @@ impl Drop for Upload {
 
 impl Drop for Spill {
     fn drop(&mut self) {
-        // Renamed away if all went well.
-        let _gone = fs::remove_file(&self.path);
+        if !self.is_published {
+            let _gone = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -164,6 +168,7 @@ impl Upload {
         let parked = spill.file.write_all_at(&buffer, spill.written);
         parked.map_err(Error::io("write a blob"))?;
         spill.parked = buffer.len();
+        spill.reach = spill.reach.max(spill.written + buffer.len() as u64);
         Ok(())
     }
 
@@ -337,7 +342,9 @@ impl Upload {
             spill.append(&table).map_err(Error::io("write a blob"))?;
         }
         // What was parked may have reached further than what took its place.
-        spill.file.set_len(spill.written).map_err(Error::io("write a blob"))?;
+        if spill.reach > spill.written {
+            spill.file.set_len(spill.written).map_err(Error::io("write a blob"))?;
+        }
         let path = self.store.file_path(&self.key, spill.id);
         self.store.guard(spill.publish(&path, self.store.is_synced()))?;
         self.room.hand_over(file_cost(spill.written));
@@ -359,6 +366,8 @@ impl Spill {
             form,
             written: 0,
             parked: 0,
+            reach: 0,
+            is_published: false,
             sizes: Vec::new(),
         })
     }
@@ -369,7 +378,7 @@ impl Spill {
         Ok(())
     }
 
-    fn publish(&self, path: &Path, sync: bool) -> Result<(), Error> {
+    fn publish(&mut self, path: &Path, sync: bool) -> Result<(), Error> {
         if sync {
             metrics::SYNCS.inc();
             self.file.sync_data().map_err(|_| Error::Poisoned)?;
@@ -382,6 +391,7 @@ impl Spill {
             other => other,
         };
         renamed.map_err(Error::io("publish a blob"))?;
+        self.is_published = true;
         if sync {
             sync_dir(folder)?;
             sync_dir(folder.parent().expect("folders of blobs lie in one"))?;

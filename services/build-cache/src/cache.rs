@@ -15,9 +15,8 @@ use crate::error::Error;
 use crate::metrics;
 use crate::tier::{Id, OwnedId, Tiers};
 
-/// Bytes gathered before a blocking thread hashes and compresses them: a hop is then below 2 % of the work, and a thousand uploads whose
-/// clients pause hold 64 MiB at most.
-const BATCH: usize = 64 << 10;
+/// Bytes gathered before a blocking thread hashes and compresses them: a frame, so that few hops between threads are needed.
+const BATCH: usize = FRAME;
 /// With more uploads than this, each gathers less, and holds nothing between two batches: what is no whole frame yet waits on disk. That
 /// costs a few percent, and a thousand uploads then hold what two hundred would.
 const CROWD: i64 = 128;
