@@ -42,11 +42,23 @@ pub fn target() -> PathBuf {
 pub fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root()).env("CARGO_TARGET_DIR", target());
+    // What cargo told xtask of itself is not for builds: ring's script looks at it, and all that stands on ring would be made anew each time
+    // that somebody called cargo directly.
+    for (name, _) in env::vars_os().filter(|(name, _)| is_of_package(&name.to_string_lossy())) {
+        command.env_remove(name);
+    }
     if in_ci() {
         // Incremental state only pays in a checkout that lives on; here it would cost time and fill the cache.
         command.env("CARGO_INCREMENTAL", "0");
     }
     command
+}
+
+/// Whether cargo sets this variable for the package that it runs.
+fn is_of_package(variable: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"]
+        .iter()
+        .any(|start| variable.starts_with(start))
 }
 
 /// How a binary is built.
