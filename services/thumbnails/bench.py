@@ -61,6 +61,11 @@ def memory(pid, name):
     return int(re.search(name + r":\s+(\d+)", open(f"/proc/{pid}/status").read())[1]) / 1024
 
 
+def one_core(threads):
+    """Arguments of a process whose one thread stays where its caches are, as every engine's does."""
+    return {"preexec_fn": lambda: os.sched_setaffinity(0, {0})} if threads == 1 else {}
+
+
 class Ours:
     name = "ours"
 
@@ -68,7 +73,7 @@ class Ours:
         config = f"{folder}/ours.toml"
         open(config, "w").write(f'[server]\nworkers = {workers}\nqueue-max = 1000\nrequest-timeout = "60s"\n[cache]\nmemory-max = "0B"\n[limits]\nresolution-max = 100.0\n')
         arguments = [binary, "serve", "--config", config, "--addr", "127.0.0.1:0", "--status-addr", "127.0.0.1:0", "--local-root", folder, "--allow-unsigned"]
-        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, **one_core(workers))
         self.base = "http://" + self.process.stdout.readline().split()[-1]
         self.count = 0
 
@@ -101,8 +106,7 @@ class Oximg:
         self.base = f"http://127.0.0.1:{port}"
         fast = dict(QUALITY="75", PRESET="fast", OXIMG_WEBP_QUALITY="75", OXIMG_RESIZE="srgb", OXIMG_DCT_MARGIN="1", OXIMG_OVERLAP="0")
         fast |= dict(OXIMG_JPEG_PROGRESSIVE="0", OXIMG_MAX_SRC_PIXELS="100000000", PORT=str(port), IMAGES_DIR=folder)
-        cores = {"preexec_fn": lambda: os.sched_setaffinity(0, {0})} if threads == 1 else {}
-        self.process = subprocess.Popen([OXIMG], env=dict(os.environ, **fast), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **cores)
+        self.process = subprocess.Popen([OXIMG], env=dict(os.environ, **fast), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **one_core(threads))
         for _ in range(200):
             try:
                 socket.create_connection(("127.0.0.1", port)).close()
@@ -142,7 +146,7 @@ class Sharp:
 
     def __init__(self, folder):
         self.folder = folder
-        self.process = subprocess.Popen(["node", "-e", SHARP], cwd=SHARP_DIR, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(["node", "-e", SHARP], cwd=SHARP_DIR, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **one_core(1))
 
     def run(self, source, kind):
         out = f"{self.folder}/sharp.{kind}"
@@ -167,7 +171,7 @@ class Vips:
         self.most = 0
 
     def child(self, command):
-        process = subprocess.Popen(command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(command, env=self.environment, **one_core(1), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, _, usage = os.wait4(process.pid, 0)
         self.most = max(getattr(self, "most", 0), usage.ru_maxrss / 1024)
         return usage.ru_utime + usage.ru_stime

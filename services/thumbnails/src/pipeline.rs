@@ -184,9 +184,9 @@ impl Job<'_> {
         self.options.format.or_else(|| accepted.next())
     }
 
-    /// The size that a JPEG is decoded to, in eighths.
+    /// The size that a JPEG or PNG is decoded to, in eighths.
     fn eighths(&self, info: &Info, plan: &Plan) -> u32 {
-        if info.format != Format::Jpeg || self.options.trim.is_some() {
+        if !matches!(info.format, Format::Jpeg | Format::Png) || self.options.trim.is_some() {
             return 8;
         }
         let margin = self.defaults.decode_margin;
@@ -211,7 +211,7 @@ impl Job<'_> {
         let plan = Plan::new(upright.0, upright.1, self.options, false);
         let mut picture = match info.format {
             Format::Jpeg => jpeg::decode(self.bytes, info, self.eighths(info, &plan))?,
-            Format::Png => png::decode(self.bytes)?,
+            Format::Png => png::decode(self.bytes, 8 / self.eighths(info, &plan))?,
             Format::Webp if info.frames > 1 => first(|each| webp::decode_frames(self.bytes, info, 1, each))?,
             Format::Webp => webp::decode(self.bytes, info)?,
             Format::Gif => first(|each| gif::decode_frames(self.bytes, info, 1, each))?,

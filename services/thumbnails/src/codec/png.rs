@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use color_quant::NeuQuant;
-use png::{BitDepth, ColorType, Compression, Decoder, Encoder, Limits, Transformations};
+use png::{BitDepth, ColorType, Compression, Decoder, Encoder, Limits, Reader, Transformations};
 
 use super::{CodecError, Meta};
 use crate::picture::{Picture, Samples};
@@ -12,12 +12,36 @@ const NAME: &str = "PNG";
 /// Beside the picture: rows, text, profile.
 const EXTRA_BYTES: usize = 16 << 20;
 
-/// Decodes the first picture; samples of 16 bits become 8, palettes and greys become colours.
-pub fn decode(bytes: &[u8]) -> Result<Picture, CodecError> {
-    let fault = |error: png::DecodingError| CodecError::decode(NAME, error);
+fn fault(error: png::DecodingError) -> CodecError {
+    CodecError::decode(NAME, error)
+}
+
+/// Decodes the first picture; samples of 16 bits become 8, palettes and greys become colours. With `shrink` each square of so many pixels
+/// (at most 8) each way becomes their mean, so that the whole is never in memory; pictures with alpha and interlaced ones stay as they are.
+pub fn decode(bytes: &[u8], shrink: u32) -> Result<Picture, CodecError> {
     let mut decoder = Decoder::new_with_limits(Cursor::new(bytes), Limits { bytes: EXTRA_BYTES });
     decoder.set_transformations(Transformations::EXPAND | Transformations::STRIP_16);
     let mut reader = decoder.read_info().map_err(fault)?;
+    let (width, height, samples, pixels) = match reader.output_color_type().0 {
+        ColorType::Rgb if shrink > 1 && !reader.info().interlaced => shrunk::<3>(&mut reader, shrink)?,
+        ColorType::Grayscale if shrink > 1 && !reader.info().interlaced => shrunk::<1>(&mut reader, shrink)?,
+        _ => whole(&mut reader)?,
+    };
+    let info = reader.info();
+    // A profile of greys does not fit the colours that we made of them.
+    let icc = match info.color_type {
+        ColorType::Grayscale | ColorType::GrayscaleAlpha => None,
+        _ => info.icc_profile.as_ref().map(|icc| icc.as_ref().into()),
+    };
+    let mut picture = Picture::new(width, height, samples, pixels).ok_or_else(|| CodecError::decode(NAME, "rows are missing"))?;
+    picture.icc = icc;
+    Ok(picture)
+}
+
+/// Width, height, and pixels of some kind.
+type Pixels = (u32, u32, Samples, Vec<u8>);
+
+fn whole(reader: &mut Reader<Cursor<&[u8]>>) -> Result<Pixels, CodecError> {
     let len = reader
         .output_buffer_size()
         .ok_or_else(|| CodecError::decode(NAME, "too large"))?;
@@ -37,16 +61,40 @@ pub fn decode(bytes: &[u8]) -> Result<Picture, CodecError> {
         ),
         ColorType::Indexed => return Err(CodecError::decode(NAME, "the palette was not expanded")),
     };
-    let info = reader.info();
-    // A profile of greys does not fit the colours that we made of them.
-    let icc = match info.color_type {
-        ColorType::Grayscale | ColorType::GrayscaleAlpha => None,
-        _ => info.icc_profile.as_ref().map(|icc| icc.as_ref().into()),
-    };
-    let mut picture =
-        Picture::new(frame.width, frame.height, samples, pixels).ok_or_else(|| CodecError::decode(NAME, "rows are missing"))?;
-    picture.icc = icc;
-    Ok(picture)
+    Ok((frame.width, frame.height, samples, pixels))
+}
+
+/// Means of squares of `shrink` pixels each way, smaller ones at the right and the lower edge.
+fn shrunk<const CHANNELS: usize>(reader: &mut Reader<Cursor<&[u8]>>, shrink: u32) -> Result<Pixels, CodecError> {
+    let (width, height) = (reader.info().width, reader.info().height);
+    let (columns, rows) = (width.div_ceil(shrink), height.div_ceil(shrink));
+    // Of so few rows of bytes that 16 bits hold them.
+    let mut sums = vec![0u16; width as usize * CHANNELS];
+    let mut pixels = Vec::with_capacity(columns as usize * rows as usize * 3);
+    for y in 0..rows {
+        let count = shrink.min(height - y * shrink);
+        for _ in 0..count {
+            let row = reader.next_row().map_err(fault)?;
+            let row = row.ok_or_else(|| CodecError::decode(NAME, "rows are missing"))?;
+            sums.iter_mut()
+                .zip(row.data())
+                .for_each(|(sum, sample)| *sum += u16::from(*sample));
+        }
+        for square in sums.chunks(shrink as usize * CHANNELS) {
+            let area = (square.len() / CHANNELS) as u32 * count;
+            let mut total = [area / 2; CHANNELS];
+            for pixel in square.chunks_exact(CHANNELS) {
+                total.iter_mut().zip(pixel).for_each(|(total, sum)| *total += u32::from(*sum));
+            }
+            let mean = total.map(|total| match area.is_power_of_two() {
+                true => total >> area.trailing_zeros(),
+                false => total / area,
+            } as u8);
+            pixels.extend((0..3).map(|channel| mean[channel % CHANNELS]));
+        }
+        sums.fill(0);
+    }
+    Ok((columns, rows, Samples::Rgb, pixels))
 }
 
 /// How a PNG is written.
@@ -165,10 +213,47 @@ mod tests {
                 vec![4, 5, 6, 255, 1, 2, 3, 9],
             ),
         ] {
-            let picture = decode(&file).expect("decodes");
+            let picture = decode(&file, 1).expect("decodes");
             assert_eq!((picture.samples(), picture.pixels()), (samples, &pixels[..]));
             for cut in [file.len() / 2, 40, 20] {
-                assert!(decode(&file[..cut]).is_err());
+                assert!(decode(&file[..cut], 1).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn squares_become_their_means() {
+        let sample = |x: u32, y: u32, channel: u32| (x * 7 + y * 11 + channel * 50) as u8;
+        for (width, height) in [(1, 1), (8, 8), (19, 13), (16, 1), (3, 40)] {
+            for (samples, channels) in [(ColorType::Rgb, 3), (ColorType::Grayscale, 1)] {
+                let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+                let pixels: Vec<u8> = places
+                    .flat_map(|(x, y)| (0..channels).map(move |channel| sample(x, y, channel)))
+                    .collect();
+                let file = write(samples, BitDepth::Eight, &pixels, |info| {
+                    (info.width, info.height) = (width, height)
+                });
+                for shrink in [2, 4, 8] {
+                    let picture = decode(&file, shrink).expect("decodes");
+                    assert_eq!(
+                        (picture.width(), picture.height()),
+                        (width.div_ceil(shrink), height.div_ceil(shrink))
+                    );
+                    let (x, y) = (picture.width() - 1, picture.height() - 1);
+                    let square = |side: u32, at: u32| at * shrink..side.min((at + 1) * shrink);
+                    for channel in 0..3 {
+                        let all: Vec<u32> = square(height, y)
+                            .flat_map(|y| square(width, x).map(move |x| sample(x, y, channel % channels).into()))
+                            .collect();
+                        let mean = (all.iter().sum::<u32>() + all.len() as u32 / 2) / all.len() as u32;
+                        assert_eq!(
+                            u32::from(picture.pixel(x, y)[channel as usize]),
+                            mean,
+                            "{width}x{height} by {shrink}"
+                        );
+                    }
+                    assert!(decode(&file[..file.len() / 2], shrink).is_err());
+                }
             }
         }
     }
@@ -184,11 +269,11 @@ mod tests {
             exif: None,
         };
         let file = encode(&picture, Settings { colors: 0 }, meta).expect("encodes");
-        let read = decode(&file).expect("decodes");
+        let read = decode(&file, 1).expect("decodes");
         assert_eq!(read.pixels(), picture.pixels());
         assert_eq!(read.icc.as_deref(), Some(&b"profile"[..]));
         let few = encode(&picture, Settings { colors: 64 }, Meta::default()).expect("encodes");
         assert!(few.len() < file.len(), "{} of {}", few.len(), file.len());
-        assert!(decode(&few).expect("decodes").is_translucent());
+        assert!(decode(&few, 1).expect("decodes").is_translucent());
     }
 }
