@@ -264,7 +264,7 @@ def load(folder):
         engine.stop()
 
 
-def soak(folder, binary=BINARY):
+def soak(folder, binary=BINARY, name="soak"):
     """Memory after many different requests of four users beside that after few; nothing is kept in the cache."""
     ours = Ours(folder, workers=os.cpu_count(), binary=binary)
 
@@ -278,7 +278,7 @@ def soak(folder, binary=BINARY):
     few = memory(ours.process.pid, "VmRSS")
     done = Users(ours, 4, lambda number: path(number + few_count), lambda number, _: number > SOAK - few_count)
     many, used = memory(ours.process.pid, "VmRSS"), cpu(ours.process.pid) / SOAK * 1e3
-    print(f"soak: {few:.0f} MiB after {few_count} requests, {many:.0f} MiB after {SOAK}, {ours.peak():.0f} MiB at the peak; {used:.2f} ms of CPU a request, {len(done.times) / done.seconds:.0f} requests/s")
+    print(f"{name}: {few:.0f} MiB after {few_count} requests, {many:.0f} MiB after {SOAK}, {ours.peak():.0f} MiB at the peak; {used:.2f} ms of CPU a request, {len(done.times) / done.seconds:.0f} requests/s")
     ours.stop()
     return many / few
 
@@ -292,8 +292,7 @@ def allocators(folder):
     """The soak with either allocator, in turns."""
     for _ in range(2):
         for name, binary in (("jemalloc", BINARY), ("mimalloc", os.environ["MIMALLOC_BIN"])):
-            print(name, end=" ")
-            soak(folder, binary)
+            soak(folder, binary, name)
 
 
 def images(folder, references):

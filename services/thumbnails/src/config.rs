@@ -209,7 +209,7 @@ section! { "output",
         pub avif_speed: u8 = 9,
         /// Colours of PNG palettes, 64 to 256; 0: true colour. Fixed at start.
         pub png_colors: usize = 0,
-        /// How much larger than the result a JPEG is decoded at least; higher is finer and slower. Bound 1 to 8. Fixed at start.
+        /// How much larger than the result a JPEG or PNG is decoded at least; higher is finer and slower. Bound 1 to 8. Fixed at start.
         pub decode_margin: f64 = 2.0,
         /// Whether pictures are turned as their EXIF says. Fixed at start.
         pub auto_rotate: bool = true,
