@@ -491,12 +491,17 @@ impl Pair {
         let pessimistic = keys
             .iter()
             .any(|key| self.model.own(*key, start_ts).is_some_and(|lock| lock.for_update_ts > 0));
+        let prewritten_elsewhere = (0..KEYS.len()).filter(|key| !keys.contains(key)).any(|key| {
+            let own = self.model.own(key, start_ts);
+            own.is_some_and(|lock| !lock.is_pessimistic())
+        });
         let request = Request {
             op,
             start_ts,
             for_update_ts: if pessimistic || other & 0x20 != 0 { start_ts } else { 0 },
             asynchronous: other & 4 != 0,
-            one_phase: other & 0x18 == 0x18,
+            // One phase is for all of a transaction: its `commit_ts` is computed, and locks that it leaves elsewhere would not know.
+            one_phase: other & 0x18 == 0x18 && !prewritten_elsewhere,
             keys,
         };
         let mutations = request.keys.iter().map(|key| Mutation {
