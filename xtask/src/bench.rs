@@ -97,11 +97,7 @@ const SERVICES: [&str; 3] = ["build-cache", "cache-proxy", "thumbnails"];
 fn script(service: &str, arguments: &[String]) -> Result<Outcome> {
     let package = format!("ferrite-{service}");
     let is_of_allocators = service == "thumbnails" && arguments.iter().any(|part| part == "allocators");
-    let mimalloc = if is_of_allocators {
-        Some(with_mimalloc(&package)?)
-    } else {
-        None
-    };
+    let mimalloc = is_of_allocators.then(|| with_mimalloc(&package)).transpose()?;
     stage::must(&mut workspace::build(Profile::Release, &[&package]))?;
     let mut command = std::process::Command::new("python3");
     command.arg(workspace::root().join("services").join(service).join("bench.py"));

@@ -179,6 +179,12 @@ impl Rescue {
     /// For a range whose data is gone. What was removed from its region there, and not destroyed yet, is destroyed first.
     pub fn create(&mut self, region: Region, all: &[Facts]) -> Result<Region> {
         let id = RegionId(region.id);
+        if !region.end_key.is_empty() && region.start_key >= region.end_key {
+            return refused(id, "it ends before it begins");
+        }
+        let Some(me) = region::peer_on(&region, self.store.id()).filter(|me| me.id != 0 && region.peers.len() == 1) else {
+            return refused(id, "its only peer must be on this store");
+        };
         let overlaps = |facts: &&Facts| facts.id() == id || region::overlap(&facts.region, &region);
         for removed in all.iter().filter(|facts| facts.is_removed()).filter(overlaps) {
             self.destroy(removed)?;
@@ -186,15 +192,9 @@ impl Rescue {
         if !id.is_some() || self.appliers.contains_key(&id) {
             return refused(id, "it must have an id, and not be here already");
         }
-        if !region.end_key.is_empty() && region.start_key >= region.end_key {
-            return refused(id, "it ends before it begins");
-        }
         if self.store.registry().is_taken(&region) {
             return refused(id, "another region of this store holds a part of its range");
         }
-        let Some(me) = region::peer_on(&region, self.store.id()).filter(|me| me.id != 0 && region.peers.len() == 1) else {
-            return refused(id, "its only peer must be on this store");
-        };
         let highest = |of: fn(&Facts) -> u64| all.iter().map(of).max().unwrap_or_default();
         let above = RegionEpoch {
             conf_ver: highest(|facts| region::epoch(&facts.region).conf_ver),
