@@ -112,8 +112,8 @@ fn sources() -> anyhow::Result<Vec<(&'static str, Vec<u8>)>> {
     let scene = scene(1600, 1000);
     let exif = exif::with_orientation(6);
     let meta = Meta {
-        icc: None,
         exif: Some(&exif),
+        ..Meta::default()
     };
     let plain = png::Settings { colors: 0 };
     let mut framed = Picture::filled(900, 700, &[250, 250, 250]);

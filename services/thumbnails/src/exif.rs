@@ -1,16 +1,27 @@
 //! What we need of EXIF: the orientation, and who made the picture.
 
+use std::collections::BTreeMap;
+
 use crate::bytes::Reader;
 
 const ORIENTATION: u16 = 0x0112;
 const ARTIST: u16 = 0x013b;
 const COPYRIGHT: u16 = 0x8298;
+/// Description, make and model of the camera, software and time.
+const TEXTS: [u16; 5] = [0x010e, 0x010f, 0x0110, 0x0131, 0x0132];
+/// Where a TIFF file has its XMP packet.
+pub const XMP: u16 = 700;
+/// And its IPTC records.
+pub const IPTC: u16 = 33_723;
 /// Entries of one directory that are looked at.
 const ENTRIES_MAX: u16 = 512;
 /// Longest text that is kept.
 const TEXT_MAX: usize = 4096;
 const ASCII: u16 = 2;
 const SHORT: u16 = 3;
+const LONG: u16 = 4;
+const BYTE: u16 = 1;
+const UNDEFINED: u16 = 7;
 
 /// A TIFF structure as cameras write it.
 #[derive(Clone, Copy)]
@@ -82,7 +93,7 @@ impl<'a> Tiff<'a> {
     fn number(&self, entry: &Entry) -> Option<u32> {
         match entry.kind {
             SHORT => self.u16(entry.value_at).map(u32::from),
-            4 => self.u32(entry.value_at),
+            LONG => self.u32(entry.value_at),
             _ => None,
         }
     }
@@ -111,17 +122,35 @@ pub fn tiff_size(bytes: &[u8]) -> Option<(u32, u32)> {
     Some((find(0x0100)?, find(0x0101)?))
 }
 
+/// What a TIFF file has under a tag, as bytes.
+pub fn tiff_value(bytes: &[u8], tag: u16) -> Option<&[u8]> {
+    let tiff = Tiff::new(bytes)?;
+    let entry = tiff.entries().find(|entry| entry.tag == tag)?;
+    let size = match entry.kind {
+        BYTE | UNDEFINED => 1,
+        LONG => 4,
+        _ => return None,
+    };
+    let len = (entry.count as usize).checked_mul(size).filter(|len| *len > 4)?;
+    let at = tiff.u32(entry.value_at)? as usize;
+    bytes.get(at..at.checked_add(len)?)
+}
+
 /// The same EXIF with orientation 1, for results that are upright.
 pub fn upright(exif: &[u8]) -> Vec<u8> {
+    oriented(exif, 1)
+}
+
+/// The same EXIF with another orientation, where it tells one.
+pub fn oriented(exif: &[u8], orientation: u8) -> Vec<u8> {
     let mut bytes = exif.to_vec();
     let Some(tiff) = Tiff::new(exif) else { return bytes };
     let Some(entry) = tiff.entries().find(|entry| entry.tag == ORIENTATION && entry.kind == SHORT) else {
         return bytes;
     };
-    let value = if tiff.is_little {
-        1u16.to_le_bytes()
-    } else {
-        1u16.to_be_bytes()
+    let value = match tiff.is_little {
+        true => u16::from(orientation).to_le_bytes(),
+        false => u16::from(orientation).to_be_bytes(),
     };
     if let Some(place) = bytes.get_mut(entry.value_at..entry.value_at + 2) {
         place.copy_from_slice(&value);
@@ -131,50 +160,63 @@ pub fn upright(exif: &[u8]) -> Vec<u8> {
 
 /// EXIF with artist and copyright of `exif` and nothing else; none if it has neither.
 pub fn copyright(exif: &[u8]) -> Option<Vec<u8>> {
-    let tiff = Tiff::new(exif)?;
-    let mut texts: Vec<(u16, Vec<u8>)> = tiff
-        .entries()
-        .filter(|entry| matches!(entry.tag, ARTIST | COPYRIGHT))
-        .filter_map(|entry| Some((entry.tag, tiff.text(&entry)?)))
-        .filter(|(_, text)| !text.is_empty())
-        .collect();
-    texts.sort();
-    texts.dedup_by_key(|(tag, _)| *tag);
-    if texts.is_empty() {
-        return None;
-    }
-    let mut out = b"II*\0\x08\0\0\0".to_vec();
-    out.extend((texts.len() as u16).to_le_bytes());
-    let mut data_at = 8 + 2 + 12 * texts.len() + 4;
-    let mut data = Vec::new();
-    for (tag, text) in &texts {
-        let len = text.len() + 1;
-        out.extend(tag.to_le_bytes());
-        out.extend(ASCII.to_le_bytes());
-        out.extend((len as u32).to_le_bytes());
-        if len <= 4 {
-            let mut inline = text.clone();
-            inline.resize(4, 0);
-            out.extend(inline);
-        } else {
-            out.extend((data_at as u32).to_le_bytes());
-            data.extend(text);
-            data.push(0);
-            data_at += len;
-        }
-    }
-    out.extend([0; 4]);
-    out.extend(data);
-    Some(out)
+    let texts = texts(exif, &[ARTIST, COPYRIGHT])?;
+    (!texts.is_empty()).then(|| write(texts))
+}
+
+/// EXIF with the orientation of a TIFF file and what it tells in words. The rest of its directory is about how pixels are stored.
+pub fn of_tiff(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut values = texts(bytes, &[&TEXTS[..], &[ARTIST, COPYRIGHT]].concat())?;
+    values.insert(ORIENTATION, Value::Short(orientation(bytes).into()));
+    Some(write(values))
 }
 
 /// EXIF that tells an orientation and nothing else.
 pub fn with_orientation(orientation: u8) -> Vec<u8> {
-    let mut out = b"II*\0\x08\0\0\0\x01\0".to_vec();
-    out.extend(ORIENTATION.to_le_bytes());
-    out.extend(SHORT.to_le_bytes());
-    out.extend(1u32.to_le_bytes());
-    out.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+    write(BTreeMap::from([(ORIENTATION, Value::Short(orientation.into()))]))
+}
+
+/// A value to be written.
+enum Value {
+    Short(u16),
+    Text(Vec<u8>),
+}
+
+/// Texts of these tags.
+fn texts(exif: &[u8], tags: &[u16]) -> Option<BTreeMap<u16, Value>> {
+    let tiff = Tiff::new(exif)?;
+    let entries = tiff.entries().filter(|entry| tags.contains(&entry.tag));
+    let texts = entries.filter_map(|entry| Some((entry.tag, tiff.text(&entry).filter(|text| !text.is_empty())?)));
+    Some(texts.map(|(tag, text)| (tag, Value::Text(text))).collect())
+}
+
+/// A TIFF structure of one directory.
+fn write(values: BTreeMap<u16, Value>) -> Vec<u8> {
+    let mut out = b"II*\0\x08\0\0\0".to_vec();
+    out.extend((values.len() as u16).to_le_bytes());
+    let data_at = out.len() + 12 * values.len() + 4;
+    let mut data = Vec::new();
+    for (tag, value) in values {
+        let (kind, count, mut bytes) = match value {
+            Value::Short(number) => (SHORT, 1, number.to_le_bytes().to_vec()),
+            Value::Text(mut text) => {
+                text.push(0);
+                (ASCII, text.len() as u32, text)
+            }
+        };
+        out.extend(tag.to_le_bytes());
+        out.extend(kind.to_le_bytes());
+        out.extend(count.to_le_bytes());
+        if bytes.len() <= 4 {
+            bytes.resize(4, 0);
+            out.extend(bytes);
+        } else {
+            out.extend(((data_at + data.len()) as u32).to_le_bytes());
+            data.extend(bytes);
+        }
+    }
+    out.extend([0; 4]);
+    out.extend(data);
     out
 }
 
@@ -224,6 +266,16 @@ mod tests {
     }
 
     #[test]
+    fn a_tiff_tells_its_orientation_and_words() {
+        let made = of_tiff(&sample(6, "somebody")).expect("is one");
+        assert_eq!(orientation(&made), 6);
+        assert_eq!(copyright(&made), copyright(&sample(6, "somebody")));
+        assert_eq!(of_tiff(&made), Some(made.clone()));
+        assert_eq!(of_tiff(b"no TIFF"), None);
+        assert_eq!(of_tiff(&with_orientation(3)), Some(with_orientation(3)));
+    }
+
+    #[test]
     fn no_cut_and_no_byte_makes_it_panic() {
         let exif = sample(6, "somebody");
         for at in 0..exif.len() {
@@ -232,6 +284,7 @@ mod tests {
                 let mut wrong = exif.clone();
                 wrong[at] = byte;
                 let _any = (orientation(&wrong), copyright(&wrong), upright(&wrong), tiff_size(&wrong));
+                let _any = (of_tiff(&wrong), tiff_value(&wrong, COPYRIGHT));
             }
         }
     }

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::codec::{Meta, jpeg};
-use crate::exif;
 use crate::header;
 use crate::limits::decoded_bytes;
 use crate::url::Grammar;
 use crate::url::sign::Signer;
+use crate::{exif, iptc, xmp};
 
 /// A path of a request: an answer, and the same one twice.
 pub fn url_path(data: &[u8]) {
@@ -42,6 +42,12 @@ pub fn picture_header(data: &[u8]) {
             exif::orientation(&exif::upright(exif))
         );
         let _any = exif::copyright(exif);
+    }
+    if let Some(packet) = &info.xmp {
+        assert_eq!(xmp::upright(packet).len(), packet.len());
+    }
+    if let Some(records) = &info.iptc {
+        assert_eq!(iptc::records(&iptc::segment(records)), Some(&records[..]));
     }
 }
 
@@ -113,6 +119,8 @@ mod tests {
         let meta = Meta {
             icc: Some(&icc),
             exif: Some(&exif),
+            xmp: Some(b"<x tiff:Orientation='6'/>"),
+            iptc: Some(b"\x1c\x02\x74\0\x02me"),
         };
         jpeg::encode(&picture, settings, meta).expect("encodes")
     }

@@ -3,8 +3,8 @@
 use serde::Serialize;
 
 use crate::bytes::Reader;
-use crate::exif;
 use crate::format::Format;
+use crate::{exif, iptc, xmp};
 
 /// What the header tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -25,6 +25,12 @@ pub struct Info {
     /// EXIF as stored, for those who want it kept.
     #[serde(skip)]
     pub exif: Option<Vec<u8>>,
+    /// An XMP packet, likewise.
+    #[serde(skip)]
+    pub xmp: Option<Vec<u8>>,
+    /// IPTC records, likewise.
+    #[serde(skip)]
+    pub iptc: Option<Vec<u8>>,
     /// Colour profile; that of PNG is compressed and comes with the pixels.
     #[serde(skip)]
     pub icc: Option<Vec<u8>>,
@@ -59,6 +65,8 @@ pub fn read(bytes: &[u8], frames_max: u32) -> Result<Info, HeaderError> {
         alpha: false,
         cmyk: false,
         exif: None,
+        xmp: None,
+        iptc: None,
         icc: None,
     };
     let read = match format {
@@ -76,9 +84,6 @@ pub fn read(bytes: &[u8], frames_max: u32) -> Result<Info, HeaderError> {
     if info.width == 0 || info.height == 0 {
         return Err(HeaderError::Damaged(format.name()));
     }
-    if let Some(exif) = &info.exif {
-        info.orientation = exif::orientation(exif);
-    }
     Ok(info)
 }
 
@@ -87,8 +92,8 @@ pub fn is_told_by_start(bytes: &[u8], info: &Info) -> bool {
     match info.format {
         // These were read up to where pixels begin, or have all in front.
         Format::Jpeg | Format::Png | Format::Tiff | Format::Bmp | Format::Ico => true,
-        // EXIF and frames come behind the pixels of the extended form, which says whether there are any.
-        Format::Webp => bytes.get(12..16) != Some(b"VP8X") || bytes.get(20).is_some_and(|flags| flags & 0b1010 == 0),
+        // EXIF, XMP and frames come behind the pixels of the extended form, which says whether there are any.
+        Format::Webp => bytes.get(12..16) != Some(b"VP8X") || bytes.get(20).is_some_and(|flags| flags & 0b1110 == 0),
         // Frames are counted over the whole file; boxes may be at its end; document types may be anywhere.
         Format::Gif | Format::Avif | Format::Svg => false,
     }
@@ -148,6 +153,12 @@ fn jpeg(bytes: &[u8], info: &mut Info) -> Option<()> {
                 info.progressive = matches!(marker, 0xc2 | 0xca);
             }
             0xe1 if body.starts_with(b"Exif\0\0") && info.exif.is_none() => info.exif = body.get(6..).map(<[u8]>::to_vec),
+            0xe1 if body.starts_with(xmp::SEGMENT) && info.xmp.is_none() => {
+                info.xmp = body.get(xmp::SEGMENT.len()..).map(<[u8]>::to_vec)
+            }
+            0xed if body.starts_with(iptc::SEGMENT) && info.iptc.is_none() => {
+                info.iptc = iptc::records(body.get(iptc::SEGMENT.len()..)?).map(<[u8]>::to_vec);
+            }
             0xe2 if body.starts_with(b"ICC_PROFILE\0") => {
                 let [number, count] = body.get(12..14)?.try_into().ok()?;
                 profile.push((number, count, body.get(14..)?));
@@ -158,6 +169,7 @@ fn jpeg(bytes: &[u8], info: &mut Info) -> Option<()> {
         }
     }
     info.icc = join_profile(profile);
+    info.orientation = info.exif.as_deref().map_or(1, exif::orientation);
     Some(())
 }
 
@@ -185,6 +197,7 @@ fn png(bytes: &[u8], info: &mut Info, frames_max: u32) -> Option<()> {
         }
         is_first = false;
         if kind == b"IDAT" || kind == b"IEND" {
+            info.orientation = info.exif.as_deref().map_or(1, exif::orientation);
             return Some(());
         }
         let body = reader.take(len)?;
@@ -203,6 +216,7 @@ fn png(bytes: &[u8], info: &mut Info, frames_max: u32) -> Option<()> {
             // Animated PNG is read as its first picture.
             b"acTL" => info.frames = fields.u32()?.clamp(1, frames_max.saturating_add(1)),
             b"eXIf" if body.len() <= META_MAX => info.exif = Some(body.to_vec()),
+            b"iTXt" if body.len() <= META_MAX && info.xmp.is_none() => info.xmp = xmp::of_itxt(body).map(<[u8]>::to_vec),
             _ => (),
         }
     }
@@ -257,10 +271,12 @@ fn webp(bytes: &[u8], info: &mut Info, frames_max: u32) -> Option<()> {
             b"EXIF" if body.len() <= META_MAX => {
                 info.exif = Some(body.strip_prefix(b"Exif\0\0").unwrap_or(body).to_vec());
             }
+            b"XMP " if body.len() <= META_MAX => info.xmp = Some(body.to_vec()),
             _ => (),
         }
     }
     info.frames = frames.max(1);
+    info.orientation = info.exif.as_deref().map_or(1, exif::orientation);
     Some(())
 }
 
@@ -324,8 +340,14 @@ fn avif(bytes: &[u8], info: &mut Info) -> Option<()> {
     info.width = file.width;
     info.height = file.height;
     info.alpha = file.alpha.is_some();
-    info.icc = file.icc.clone();
-    info.exif = Some(exif::with_orientation(file.orientation));
+    info.icc = file.icc;
+    // Properties alone tell how it is to be shown; EXIF is not asked.
+    info.orientation = file.orientation;
+    info.exif = Some(match &file.exif {
+        Some(exif) => exif::oriented(exif, file.orientation),
+        None => exif::with_orientation(file.orientation),
+    });
+    info.xmp = file.xmp;
     Some(())
 }
 
@@ -337,6 +359,13 @@ fn avif(_: &[u8], _: &mut Info) -> Option<()> {
 fn tiff(bytes: &[u8], info: &mut Info) -> Option<()> {
     (info.width, info.height) = exif::tiff_size(bytes)?;
     info.orientation = exif::orientation(bytes);
+    info.exif = exif::of_tiff(bytes);
+    info.xmp = exif::tiff_value(bytes, exif::XMP)
+        .filter(|xmp| xmp.len() <= META_MAX)
+        .map(<[u8]>::to_vec);
+    info.iptc = exif::tiff_value(bytes, exif::IPTC)
+        .filter(|iptc| iptc.len() <= META_MAX)
+        .map(<[u8]>::to_vec);
     info.alpha = true;
     Some(())
 }

@@ -159,6 +159,8 @@ mod tests {
             alpha: false,
             cmyk: false,
             exif: None,
+            xmp: None,
+            iptc: None,
             icc: None,
         }
     }

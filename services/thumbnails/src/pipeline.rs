@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::codec::{CodecError, Meta, gif, jpeg, other, png, svg, webp};
-use crate::exif;
 use crate::format::Format;
 use crate::geometry::{self, Plan};
 use crate::header::{self, HeaderError, Info};
@@ -12,6 +11,7 @@ use crate::ops::resize::{Part, resize};
 use crate::ops::{color, filter, smart, trim, watermark};
 use crate::picture::{Frame, Picture, Samples};
 use crate::url::options::{Anchor, Gravity, Options};
+use crate::{exif, xmp};
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -421,10 +421,13 @@ impl Job<'_> {
             false => picture.over([255; 3]),
         };
         let exif = self.exif(info);
+        let xmp = self.xmp(info);
         let icc = picture.icc.clone();
         let meta = Meta {
             icc: icc.as_deref(),
             exif: exif.as_deref(),
+            xmp: xmp.as_deref(),
+            iptc: info.iptc.as_deref().filter(|_| !self.strips()),
         };
         let mut quality = self.quality(format);
         loop {
@@ -495,13 +498,25 @@ impl Job<'_> {
     /// EXIF of the result, if any is wanted.
     fn exif(&self, info: &Info) -> Option<Vec<u8>> {
         let exif = info.exif.as_deref()?;
-        let strip = self.options.strip_metadata.unwrap_or(self.defaults.strip_metadata);
-        match strip {
+        match self.strips() {
             true if self.options.keep_copyright.unwrap_or(self.defaults.keep_copyright) => exif::copyright(exif),
             true => None,
             false if self.orientation(info) == info.orientation => Some(exif::upright(exif)),
             false => Some(exif.to_vec()),
         }
+    }
+
+    /// XMP of the result, likewise.
+    fn xmp(&self, info: &Info) -> Option<Vec<u8>> {
+        let packet = info.xmp.as_deref().filter(|_| !self.strips())?;
+        Some(match self.orientation(info) == info.orientation {
+            true => xmp::upright(packet),
+            false => packet.to_vec(),
+        })
+    }
+
+    fn strips(&self) -> bool {
+        self.options.strip_metadata.unwrap_or(self.defaults.strip_metadata)
     }
 
     /// Every frame the same way.

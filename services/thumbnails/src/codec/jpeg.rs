@@ -9,6 +9,7 @@ use super::scaled::{self, Chroma, Planes};
 use super::{CodecError, Meta};
 use crate::header::Info;
 use crate::picture::{Picture, Samples, bytes_of};
+use crate::{iptc, xmp};
 
 /// Scans of a progressive file; each costs as the first, and honest ones have about ten.
 const SCANS_MAX: c_int = 100;
@@ -18,6 +19,8 @@ const MEMORY_MAX_MIB: c_int = 768;
 /// Our own reader makes tables first, which take as long as the library takes for a file of about this size.
 const OWN_MIN: usize = 64 << 10;
 
+/// Bytes of metadata in one segment, of 65,533 less what it begins with.
+const SEGMENT_MAX: usize = 65_000;
 const NAME: &str = "JPEG";
 
 /// A compressor or decompressor, freed when dropped.
@@ -259,15 +262,26 @@ fn encode_with(picture: &Picture, settings: Settings, meta: Meta<'_>, restart: c
     jpeg.ok_or_else(|| CodecError::encode(NAME, handle.error()))
 }
 
-/// Puts EXIF and profile behind the first marker.
+/// Puts metadata and profile behind the first marker. What is too long for a segment is left out.
 fn with_meta(jpeg: &[u8], meta: Meta<'_>) -> Vec<u8> {
     let (start, rest) = jpeg.split_at(jpeg.len().min(2));
-    let mut out = Vec::with_capacity(jpeg.len() + meta.icc.map_or(0, <[u8]>::len) + meta.exif.map_or(0, <[u8]>::len) + 64);
+    let parts = [meta.icc, meta.exif, meta.xmp, meta.iptc];
+    let more: usize = parts.iter().flatten().map(|part| part.len() + 64).sum();
+    let mut out = Vec::with_capacity(jpeg.len() + more);
     out.extend_from_slice(start);
-    if let Some(exif) = meta.exif.filter(|exif| exif.len() <= 65_000) {
+    if let Some(exif) = meta.exif.filter(|exif| exif.len() <= SEGMENT_MAX) {
         segment(&mut out, 0xe1, &[b"Exif\0\0", exif]);
     }
-    let parts = meta.icc.map(|icc| icc.chunks(65_000).collect::<Vec<_>>()).unwrap_or_default();
+    if let Some(packet) = meta.xmp.filter(|packet| packet.len() <= SEGMENT_MAX) {
+        segment(&mut out, 0xe1, &[xmp::SEGMENT, packet]);
+    }
+    if let Some(records) = meta.iptc.filter(|records| records.len() <= SEGMENT_MAX) {
+        segment(&mut out, 0xed, &[iptc::SEGMENT, &iptc::segment(records)]);
+    }
+    let parts = meta
+        .icc
+        .map(|icc| icc.chunks(SEGMENT_MAX).collect::<Vec<_>>())
+        .unwrap_or_default();
     if let Ok(count) = u8::try_from(parts.len()) {
         for (part, number) in parts.iter().zip(1..) {
             segment(&mut out, 0xe2, &[b"ICC_PROFILE\0", &[number, count], part]);
@@ -319,6 +333,7 @@ mod tests {
             let meta = Meta {
                 icc: Some(&icc),
                 exif: Some(&exif),
+                ..Meta::default()
             };
             let jpeg = encode(&source, Settings { progressive, ..SETTINGS }, meta).expect("encodes");
             let info = header::read(&jpeg, 1).expect("sound");

@@ -47,4 +47,8 @@ pub struct Meta<'a> {
     pub icc: Option<&'a [u8]>,
     /// A TIFF structure, without a header of the format around it.
     pub exif: Option<&'a [u8]>,
+    /// A packet, likewise. Not written to AVIF and GIF.
+    pub xmp: Option<&'a [u8]>,
+    /// Records, likewise. Written to JPEG alone.
+    pub iptc: Option<&'a [u8]>,
 }

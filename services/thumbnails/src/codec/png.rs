@@ -3,10 +3,12 @@
 use std::io::Cursor;
 
 use color_quant::NeuQuant;
+use png::text_metadata::ITXtChunk;
 use png::{BitDepth, ColorType, Compression, Decoder, Encoder, Limits, Reader, Transformations};
 
 use super::{CodecError, Meta};
 use crate::picture::{Picture, Samples};
+use crate::xmp;
 
 const NAME: &str = "PNG";
 /// Beside the picture: rows, text, profile.
@@ -110,6 +112,9 @@ pub fn encode(picture: &Picture, settings: Settings, meta: Meta<'_>) -> Result<V
     let mut info = png::Info::with_size(picture.width(), picture.height());
     info.icc_profile = meta.icc.map(|icc| icc.to_vec().into());
     info.exif_metadata = meta.exif.map(|exif| exif.to_vec().into());
+    if let Some(packet) = meta.xmp.and_then(|packet| str::from_utf8(packet).ok()) {
+        info.utf8_text.push(ITXtChunk::new(xmp::KEYWORD, packet));
+    }
     info.bit_depth = BitDepth::Eight;
     let rows;
     let data = if settings.colors > 0 {
@@ -266,7 +271,7 @@ mod tests {
         let picture = Picture::new(64, 64, Samples::Rgba, pixels).expect("fits");
         let meta = Meta {
             icc: Some(b"profile"),
-            exif: None,
+            ..Meta::default()
         };
         let file = encode(&picture, Settings { colors: 0 }, meta).expect("encodes");
         let read = decode(&file, 1).expect("decodes");

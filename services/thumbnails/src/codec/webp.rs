@@ -252,7 +252,7 @@ pub fn encode_frames(frames: &[Frame], loops: u32, settings: Settings) -> Result
 
 /// Wraps what the encoder wrote into the extended form, if there is something to add.
 fn with_meta(webp: &[u8], width: u32, height: u32, has_alpha: bool, meta: Meta<'_>) -> Vec<u8> {
-    if meta.icc.is_none() && meta.exif.is_none() {
+    if meta.icc.is_none() && meta.exif.is_none() && meta.xmp.is_none() {
         return webp.to_vec();
     }
     let chunks = webp.get(12..).unwrap_or_default();
@@ -262,7 +262,8 @@ fn with_meta(webp: &[u8], width: u32, height: u32, has_alpha: bool, meta: Meta<'
     } else {
         chunks
     };
-    let flags = u8::from(has_alpha) << 4 | u8::from(meta.icc.is_some()) << 5 | u8::from(meta.exif.is_some()) << 3;
+    let [icc, exif, xmp] = [meta.icc, meta.exif, meta.xmp].map(|part| u8::from(part.is_some()));
+    let flags = icc << 5 | u8::from(has_alpha) << 4 | exif << 3 | xmp << 2;
     let mut body = b"WEBP".to_vec();
     let mut extended = vec![flags, 0, 0, 0];
     extended.extend_from_slice(&(width - 1).to_le_bytes()[..3]);
@@ -274,6 +275,9 @@ fn with_meta(webp: &[u8], width: u32, height: u32, has_alpha: bool, meta: Meta<'
     body.extend_from_slice(chunks);
     if let Some(exif) = meta.exif {
         chunk(&mut body, b"EXIF", exif);
+    }
+    if let Some(xmp) = meta.xmp {
+        chunk(&mut body, b"XMP ", xmp);
     }
     let mut out = b"RIFF".to_vec();
     out.extend((body.len() as u32).to_le_bytes());
@@ -314,6 +318,7 @@ mod tests {
                 let meta = Meta {
                     icc: Some(b"odd"),
                     exif: Some(&exif),
+                    ..Meta::default()
                 };
                 let file = encode(&plain(color), Settings { lossless, ..SETTINGS }, meta).expect("encodes");
                 let info = header::read(&file, 1).expect("sound");

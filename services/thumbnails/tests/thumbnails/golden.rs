@@ -130,8 +130,8 @@ fn all_orientations_come_upright_with_and_without_scaling() {
         let stored = quarters(320, 200).oriented(inverse);
         let exif = turned(orientation);
         let meta = Meta {
-            icc: None,
             exif: Some(&exif),
+            ..Meta::default()
         };
         let jpeg = to_jpeg(&stored, meta, false);
         for (text, width, height) in [
@@ -201,7 +201,7 @@ fn every_kind_of_jpeg_is_read() {
     let wide = moxcms::ColorProfile::new_display_p3().encode().expect("encodes");
     let meta = Meta {
         icc: Some(&wide),
-        exif: None,
+        ..Meta::default()
     };
     let p3 = to_jpeg(&Picture::filled(64, 64, &[200, 100, 100]), meta, false);
     let srgb = must_run(&p3, "w:32/f:png");
@@ -379,20 +379,81 @@ fn drawings_are_sharp_at_any_size() {
 fn metadata_goes_but_for_the_copyright() {
     let exif = turned(6);
     let meta = Meta {
-        icc: None,
         exif: Some(&exif),
+        xmp: Some(b"<a tiff:Orientation='6'/>"),
+        iptc: Some(b"\x1c\x02\x74\0\x02me"),
+        icc: None,
     };
     let jpeg = to_jpeg(&quarters(64, 32), meta, false);
     let stripped = header::read(&run(&jpeg, "w:16").expect("works").bytes, 1).expect("sound");
-    assert_eq!(stripped.exif, None);
+    assert_eq!((stripped.exif, stripped.xmp, stripped.iptc), (None, None, None));
     for format in ["jpg", "webp", "png"] {
-        let kept = header::read(&run(&jpeg, &format!("w:16/sm:0/f:{format}")).expect("works").bytes, 1).expect("sound");
+        let kept = run(&jpeg, &format!("w:16/sm:0/f:{format}")).expect("works").bytes;
+        let kept_again = header::read(&run(&kept, "sm:0/f:jpg").expect("works").bytes, 1).expect("sound");
+        let kept = header::read(&kept, 1).expect("sound");
+        for kept in [&kept, &kept_again] {
+            assert_eq!(kept.xmp.as_deref(), Some(&b"<a tiff:Orientation='1'/>"[..]), "{format}");
+        }
+        let is_jpeg = format == "jpg";
+        assert_eq!(kept.iptc.as_deref(), meta.iptc.filter(|_| is_jpeg), "{format}");
+        let as_it_was = run(&jpeg, &format!("w:16/sm:0/ar:0/f:{format}")).expect("works").bytes;
+        let as_it_was = header::read(&as_it_was, 1).expect("sound");
+        assert_eq!(
+            (as_it_was.orientation, as_it_was.xmp.as_deref()),
+            (6, meta.xmp),
+            "{format}: not turned"
+        );
         assert_eq!(
             (kept.exif.is_some(), kept.orientation),
             (true, 1),
             "{format}: turned, and told so"
         );
     }
+}
+
+/// A TIFF of four pixels in each direction with words, a packet and records, as scanners write them.
+fn tiff_with_words() -> Vec<u8> {
+    let (words, packet, records) = (b"somebody\0", b"<a/>x", b"\x1c\x02\x74\0\x03him");
+    let mut file = b"II*\0\x08\0\0\0\x0d\0".to_vec();
+    let data = 10 + 13 * 12 + 4u32;
+    let entries: [(u16, u16, u32, u32); 13] = [
+        (256, 4, 1, 4),
+        (257, 4, 1, 4),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, 1, data + 22),
+        (274, 3, 1, 6),
+        (277, 3, 1, 1),
+        (278, 4, 1, 4),
+        (279, 4, 1, 16),
+        (700, 1, packet.len() as u32, data + 9),
+        (33_432, 2, words.len() as u32, data),
+        (33_723, 7, records.len() as u32, data + 14),
+    ];
+    for (tag, kind, count, value) in entries {
+        file.extend(tag.to_le_bytes());
+        file.extend(kind.to_le_bytes());
+        file.extend(count.to_le_bytes());
+        file.extend(value.to_le_bytes());
+    }
+    file.extend([0; 4]);
+    file.extend_from_slice(words);
+    file.extend_from_slice(packet);
+    file.extend_from_slice(records);
+    file.extend([200; 16]);
+    file
+}
+
+#[test]
+fn a_tiff_tells_who_made_it() {
+    let file = tiff_with_words();
+    let kept = header::read(&run(&file, "sm:0/f:jpg").expect("works").bytes, 1).expect("sound");
+    assert_eq!((kept.orientation, kept.xmp.as_deref()), (1, Some(&b"<a/>x"[..])));
+    assert_eq!(kept.iptc.as_deref(), Some(&b"\x1c\x02\x74\0\x03him"[..]));
+    assert_eq!(exif::copyright(&kept.exif.expect("is there")), exif::copyright(&file));
+    let stripped = header::read(&run(&file, "sm:1/kcr:1/f:jpg").expect("works").bytes, 1).expect("sound");
+    assert_eq!(stripped.exif, exif::copyright(&file), "the copyright alone");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn a_header_is_looked_at_without_the_rest() {
     let profile = vec![7; 200_000];
     let meta = Meta {
         icc: Some(&profile),
-        exif: None,
+        ..Meta::default()
     };
     let mut late = to_jpeg(&quarters(300, 200), meta, false);
     late.resize(3 << 20, 0);

@@ -16,6 +16,10 @@ pub struct File {
     /// AV1 data of its alpha.
     pub alpha: Option<Vec<u8>>,
     pub icc: Option<Vec<u8>>,
+    /// A TIFF structure.
+    pub exif: Option<Vec<u8>>,
+    /// A packet.
+    pub xmp: Option<Vec<u8>>,
     /// As in EXIF.
     pub orientation: u8,
 }
@@ -38,7 +42,7 @@ type Place = (u32, bool, Vec<(u64, u64)>);
 #[derive(Default)]
 struct Meta<'a> {
     primary: u32,
-    /// Item, kind.
+    /// Item, kind; ours is `xmp ` for what has the media type of XMP.
     kinds: Vec<(u32, [u8; 4])>,
     places: Vec<Place>,
     properties: Vec<Property<'a>>,
@@ -81,6 +85,8 @@ pub fn read(bytes: &[u8]) -> Option<File> {
             Property::Icc(icc) => Some(icc.to_vec()),
             _ => None,
         }),
+        exif: meta.first_of(b"Exif").and_then(|item| after_offset(meta.data(bytes, item)?)),
+        xmp: meta.first_of(b"xmp ").and_then(|item| meta.data(bytes, item)),
         orientation: orientation(&properties),
     })
 }
@@ -183,7 +189,15 @@ impl<'a> Meta<'a> {
             if &kind == b"infe" && version >= 2 {
                 let item = id(&mut reader, version > 2)?;
                 reader.u16()?;
-                self.kinds.push((item, reader.take(4)?.try_into().ok()?));
+                let mut kind: [u8; 4] = reader.take(4)?.try_into().ok()?;
+                if &kind == b"mime" {
+                    // Its name, then the media type.
+                    let mut words = reader.rest().split(|byte| *byte == 0);
+                    if words.nth(1) == Some(b"application/rdf+xml") {
+                        kind = *b"xmp ";
+                    }
+                }
+                self.kinds.push((item, kind));
             }
         }
         Some(())
@@ -271,6 +285,11 @@ impl<'a> Meta<'a> {
         uses.filter_map(|number| self.properties.get(*number)).collect()
     }
 
+    fn first_of(&self, kind: &[u8; 4]) -> Option<u32> {
+        let mut found = self.kinds.iter().filter(|(_, of)| of == kind);
+        found.next().map(|(item, _)| *item)
+    }
+
     /// The bytes of an item, never more than the file has.
     fn data(&self, bytes: &'a [u8], item: u32) -> Option<Vec<u8>> {
         let (_, is_idat, extents) = self.places.iter().find(|(placed, ..)| *placed == item)?;
@@ -290,6 +309,14 @@ impl<'a> Meta<'a> {
         }
         Some(data)
     }
+}
+
+/// EXIF begins with how far its TIFF structure is from here.
+fn after_offset(mut item: Vec<u8>) -> Option<Vec<u8>> {
+    let offset = Reader::new(&item).u32()? as usize;
+    let start = offset.checked_add(4).filter(|start| *start <= item.len())?;
+    item.drain(..start);
+    Some(item)
 }
 
 fn property(kind: [u8; 4], content: &[u8]) -> Option<Property<'_>> {
@@ -329,6 +356,33 @@ mod tests {
         let read = read(&file).expect("sound");
         assert_eq!((read.width, read.height, read.orientation), (30, 20, 1));
         assert_eq!((read.color, read.alpha), (color, Some(alpha)));
+    }
+
+    #[test]
+    fn exif_of_a_writer_is_found() {
+        let mut writer = avif_serialize::Aviffy::new();
+        writer.set_exif(b"II*\0\x08\0\0\0".to_vec());
+        let read = read(&writer.to_vec(&[1; 9], None, 30, 20, 8)).expect("sound");
+        assert_eq!((read.exif.as_deref(), read.xmp), (Some(&b"II*\0\x08\0\0\0"[..]), None));
+        assert_eq!(after_offset(b"\0\0\0\x02abcd".to_vec()), Some(b"cd".to_vec()));
+        assert_eq!(after_offset(b"\0\0\0\x05abcd".to_vec()), None);
+    }
+
+    #[test]
+    fn what_has_the_media_type_of_xmp_is_a_packet() {
+        let mut meta = Meta::default();
+        let entry = |item: u8, kind: &[u8]| [b"infe\x02\0\0\0\0", &[item][..], b"\0\0", kind].concat();
+        let mut content = b"\0\0\0\0\0\x03".to_vec();
+        for entry in [
+            entry(1, b"mime\0text/plain\0"),
+            entry(2, b"mimename\0application/rdf+xml\0"),
+            entry(3, b"Exif\0"),
+        ] {
+            content.extend((entry.len() as u32 + 4).to_be_bytes());
+            content.extend(entry);
+        }
+        meta.read_kinds(&content).expect("sound");
+        assert_eq!((meta.first_of(b"xmp "), meta.first_of(b"Exif")), (Some(2), Some(3)));
     }
 
     #[test]
