@@ -1,6 +1,7 @@
 //! `bench`: figures of the whole system, from optimised builds.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 
 use anyhow::Result;
 
@@ -85,10 +86,35 @@ fn placement(arguments: &[String]) -> Result<Outcome> {
 
 /// Runs `ferrite-bench`, which finds `ferrite` through the environment.
 fn bench(arguments: &[String]) -> Result<Outcome> {
-    let mut command = std::process::Command::new(workspace::binary(Profile::Release, "ferrite-bench"));
+    let mut command = Command::new(workspace::binary(Profile::Release, "ferrite-bench"));
     command.args(arguments).current_dir(workspace::root());
     command.env("FERRITE_BIN", workspace::binary(Profile::Release, "ferrite"));
-    stage::run(&mut command)
+    stage::run(&mut without_pacing(command)?)
+}
+
+/// The congestion control that sockets begin with.
+const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+
+/// The same command in a network of its own where this machine's sockets pace (BBR). Over loopback those send from timers, and the system books
+/// that work to whom a timer interrupts: rates fall, and CPU is told of the wrong process.
+fn without_pacing(command: Command) -> Result<Command> {
+    let paces = std::fs::read_to_string(CONGESTION).is_ok_and(|name| name.trim() == "bbr");
+    if !paces {
+        return Ok(command);
+    }
+    if !system::is_root() {
+        println!("this machine's sockets pace (bbr), which spoils figures over loopback: root could run the bench in a network without");
+        return Ok(command);
+    }
+    let script = format!("ip link set lo up && {{ echo cubic >{CONGESTION} || echo reno >{CONGESTION}; }} 2>/dev/null; exec \"$@\"");
+    let mut wrapped = Command::new("unshare");
+    wrapped.args(["--net", "sh", "-c", &script, "sh"]);
+    wrapped.arg(command.get_program()).args(command.get_args());
+    wrapped.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if let Some(folder) = command.get_current_dir() {
+        wrapped.current_dir(folder);
+    }
+    Ok(wrapped)
 }
 
 /// Benches of services drive processes of others and read their CPU time: scripts, which get the path of our binary.
@@ -99,7 +125,7 @@ fn script(service: &str, arguments: &[String]) -> Result<Outcome> {
     let is_of_allocators = service == "thumbnails" && arguments.iter().any(|part| part == "allocators");
     let mimalloc = is_of_allocators.then(|| with_mimalloc(&package)).transpose()?;
     stage::must(&mut workspace::build(Profile::Release, &[&package]))?;
-    let mut command = std::process::Command::new("python3");
+    let mut command = Command::new("python3");
     command.arg(workspace::root().join("services").join(service).join("bench.py"));
     command.arg(workspace::binary(Profile::Release, &package)).args(arguments);
     if service == "thumbnails" {
@@ -107,6 +133,10 @@ fn script(service: &str, arguments: &[String]) -> Result<Outcome> {
     }
     if let Some(binary) = mimalloc {
         command.env("MIMALLOC_BIN", binary);
+    }
+    // The build cache's has a choice of its own, to show the difference.
+    if service != "build-cache" {
+        command = without_pacing(command)?;
     }
     stage::run(&mut command)
 }
@@ -122,10 +152,10 @@ fn with_mimalloc(package: &str) -> Result<PathBuf> {
 
 /// Brings what registries have and Debian has not; the variables that tell where it is.
 fn rivals_of_thumbnails() -> Result<Vec<(String, String)>> {
-    let mut command = std::process::Command::new(workspace::root().join("services/thumbnails/bench-install.sh"));
+    let mut command = Command::new(workspace::root().join("services/thumbnails/bench-install.sh"));
     let got = command
         .arg(workspace::cache().join("tools/thumbnails"))
-        .stderr(std::process::Stdio::inherit())
+        .stderr(Stdio::inherit())
         .output()?;
     anyhow::ensure!(got.status.success(), "services/thumbnails/bench-install.sh failed: see above");
     let told = String::from_utf8(got.stdout)?;
