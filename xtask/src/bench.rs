@@ -103,10 +103,13 @@ fn without_pacing(command: Command) -> Result<Command> {
         return Ok(command);
     }
     if !system::is_root() {
-        println!("this machine's sockets pace (bbr), which spoils figures over loopback: root could run the bench in a network without");
+        println!(
+            "this machine's sockets pace (bbr), which spoils figures over loopback: root could run the bench in a network without"
+        );
         return Ok(command);
     }
-    let script = format!("ip link set lo up && {{ echo cubic >{CONGESTION} || echo reno >{CONGESTION}; }} 2>/dev/null; exec \"$@\"");
+    let script =
+        format!("ip link set lo up && {{ echo cubic >{CONGESTION} || echo reno >{CONGESTION}; }} 2>/dev/null; exec \"$@\"");
     let mut wrapped = Command::new("unshare");
     wrapped.args(["--net", "sh", "-c", &script, "sh"]);
     wrapped.arg(command.get_program()).args(command.get_args());

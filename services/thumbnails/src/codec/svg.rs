@@ -1,10 +1,15 @@
 //! SVG: drawn at the size that is wanted, with nothing loaded from elsewhere and no text (which would need fonts).
 
+mod cost;
+mod reach;
+
 use std::sync::Arc;
 
 use resvg::tiny_skia::{Pixmap, Transform};
+use resvg::usvg::roxmltree::{Document, ParsingOptions};
 use resvg::usvg::{ImageHrefResolver, ImageKind, Options, Tree};
 
+use self::cost::TooMuch;
 use super::CodecError;
 use crate::picture::{Picture, Samples};
 
@@ -29,7 +34,20 @@ impl Drawing {
             },
             ..Options::default()
         };
-        let tree = Tree::from_data(bytes, &options).map_err(|error| CodecError::decode(NAME, error))?;
+        let text = str::from_utf8(bytes).map_err(|_| CodecError::decode(NAME, "wanted UTF-8"))?;
+        let document = Document::parse_with_options(
+            text,
+            ParsingOptions {
+                // As programs write it. One with entities was refused by its header.
+                allow_dtd: true,
+                ..ParsingOptions::default()
+            },
+        );
+        let document = document.map_err(|error| CodecError::decode(NAME, error))?;
+        if !reach::is_bounded(&document) {
+            return Err(CodecError::decode(NAME, "its references come to too many elements"));
+        }
+        let tree = Tree::from_xmltree(&document, &options).map_err(|error| CodecError::decode(NAME, error))?;
         Ok(Drawing(tree))
     }
 
@@ -40,13 +58,20 @@ impl Drawing {
         (side(size.width()), side(size.height()))
     }
 
-    /// Draws it `scale` times its size, over nothing.
+    /// Draws it `scale` times its size, over nothing. Refuses what would take too long or too much memory ([`cost::BYTES_MAX`]).
     pub fn draw(&self, scale: f64) -> Result<Picture, CodecError> {
         let size = self.0.size();
         let side = |side: f32| ((f64::from(side) * scale).round() as u32).max(1);
         let (width, height) = (side(size.width()), side(size.height()));
-        let mut pixmap = Pixmap::new(width, height).ok_or_else(|| CodecError::decode(NAME, "too large"))?;
         let transform = Transform::from_scale(width as f32 / size.width(), height as f32 / size.height());
+        cost::check(&self.0, transform, width, height).map_err(|too_much| {
+            let why = match too_much {
+                TooMuch::Work => "drawing it would take too long",
+                TooMuch::Memory => "drawing it would take too much memory",
+            };
+            CodecError::decode(NAME, why)
+        })?;
+        let mut pixmap = Pixmap::new(width, height).ok_or_else(|| CodecError::decode(NAME, "too large"))?;
         resvg::render(&self.0, transform, &mut pixmap.as_mut());
         Picture::new(width, height, Samples::Rgba, pixmap.take_demultiplied())
             .ok_or_else(|| CodecError::decode(NAME, "no pixels"))
