@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::codec::{Meta, jpeg};
+use crate::codec::{Meta, jpeg, svg};
 use crate::header;
 use crate::limits::decoded_bytes;
 use crate::url::Grammar;
@@ -83,6 +83,16 @@ pub fn jpeg_file(data: &[u8]) {
     }
 }
 
+/// An SVG as a whole: refused, or drawn as large as it says.
+pub fn svg_file(data: &[u8]) {
+    let Ok(drawing) = svg::Drawing::new(data) else { return };
+    let (width, height) = drawing.size();
+    if width.max(height) <= 64 {
+        let Ok(picture) = drawing.draw(1.0) else { return };
+        assert_eq!((picture.width(), picture.height()), (width, height));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use blob_store::fuzz::run;
@@ -148,6 +158,21 @@ mod tests {
     fn files_of_jpeg() {
         let corpus = [small_jpeg(false, false), small_jpeg(false, true), small_jpeg(true, false)];
         run(3, COUNT, &corpus, jpeg_file);
+    }
+
+    #[test]
+    fn files_of_svg() {
+        let corpus: [&[u8]; 3] = [
+            b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><style>.a{fill:url(#p)}</style><pattern id='p' width='3' height='3'>\
+              <circle r='1'/></pattern><path class='a' d='M0 0h9v9z' stroke='red' stroke-dasharray='1 2'/></svg>",
+            b"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 9 9'><filter id='f'><feGaussianBlur stdDeviation='2'/><feTurbulence/>\
+              <feMorphology radius='2'/></filter><mask id='m'><rect width='5' height='5' fill='#fff'/></mask>\
+              <g filter='url(#f)' mask='url(#m)' opacity='.5' transform='rotate(9)'><use href='#u'/><rect id='u' width='7' height='7'/></g></svg>",
+            b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><linearGradient id='l'><stop stop-color='red'/><stop offset='1'/>\
+              </linearGradient><clipPath id='c'><ellipse rx='4' ry='3'/></clipPath><marker id='k'><path d='M1 1'/></marker>\
+              <polyline points='1 2 3 4 5 9' marker-mid='url(#k)' fill='url(#l)' clip-path='url(#c)'/></svg>",
+        ];
+        run(5, COUNT / 4, &corpus.map(<[u8]>::to_vec), svg_file);
     }
 
     #[cfg(feature = "avif")]
