@@ -5,7 +5,7 @@ use resvg::tiny_skia::{NonZeroRect, Rect, Transform};
 use resvg::usvg::filter::{Filter, Kind};
 use resvg::usvg::{ClipPath, Group, Mask, Node, Paint, Path, Pattern, Tree};
 
-/// Work beyond this is refused. About ten seconds of one core.
+/// Work beyond this is refused. About five seconds of one core.
 pub const WORK_MAX: u64 = 2 << 30;
 /// Memory beyond this is refused.
 pub const BYTES_MAX: u64 = 128 << 20;
@@ -187,14 +187,12 @@ impl Cost {
     }
 
     fn path(&mut self, path: &Path, transform: Transform, canvas: Canvas) -> Result<(), TooMuch> {
-        let segments = path.data().len() as f64;
+        let edges = Edges::new(path, transform, canvas);
         if let Some(fill) = path.fill() {
-            let (width, height) = canvas.visible(path.bounding_box().transform(transform));
             self.paint(fill.paint(), transform, canvas)?;
-            self.edges(segments, width, height)?;
+            self.scan(canvas.visible(path.bounding_box().transform(transform)), edges)?;
         }
         if let Some(stroke) = path.stroke() {
-            let (width, height) = canvas.visible(path.stroke_bounding_box().transform(transform));
             self.paint(stroke.paint(), transform, canvas)?;
             let dashes = stroke.dasharray().map_or(0.0, |dashes| {
                 let mean = dashes.iter().sum::<f32>() / dashes.len() as f32;
@@ -202,14 +200,19 @@ impl Cost {
             });
             self.add(dashes * DASH)?;
             // Each side of a line, with its joins and caps.
-            self.edges(segments * 6.0, width, height)?;
+            let sides = Edges {
+                count: edges.count * 6.0,
+                rows: edges.rows * 3.0,
+            };
+            self.scan(canvas.visible(path.stroke_bounding_box().transform(transform)), sides)?;
         }
         Ok(())
     }
 
-    /// Pixels, and every edge in each of the four rows that a row of pixels is looked at by. Few are as high as all of them together.
-    fn edges(&mut self, edges: f64, width: f64, height: f64) -> Result<(), TooMuch> {
-        self.add(width * height * 1.5 + edges * (20.0 + height))
+    /// Pixels, the rows of every edge, and where an edge begins its place among those that cross the same row.
+    fn scan(&mut self, (width, height): (f64, f64), edges: Edges) -> Result<(), TooMuch> {
+        let in_a_row = edges.rows / height;
+        self.add(width * height * 1.5 + edges.rows * 10.0 + edges.count * (20.0 + in_a_row * 4.0))
     }
 
     fn paint(&mut self, paint: &Paint, transform: Transform, canvas: Canvas) -> Result<(), TooMuch> {
@@ -230,6 +233,28 @@ impl Cost {
         let tile = tile.holding(tile.pixels() * 4.0)?;
         self.add(tile.pixels() * 2.0)?;
         self.children(pattern.root(), Transform::from_scale(x, y), tile)
+    }
+}
+
+/// The lines that a path is made of.
+#[derive(Clone, Copy)]
+struct Edges {
+    count: f64,
+    /// Rows of pixels that they cross, all together.
+    rows: f64,
+}
+
+impl Edges {
+    fn new(path: &Path, transform: Transform, canvas: Canvas) -> Edges {
+        let row = |x: f32, y: f32| (transform.ky * x + transform.sy * y + transform.ty).clamp(0.0, canvas.height);
+        let points = path.data().points();
+        let rows = points
+            .windows(2)
+            .map(|pair| f64::from((row(pair[0].x, pair[0].y) - row(pair[1].x, pair[1].y)).abs()));
+        Edges {
+            count: path.data().len() as f64,
+            rows: rows.sum(),
+        }
     }
 }
 
@@ -318,6 +343,11 @@ mod tests {
                      <rect width='9' height='9' fill='url(#p0)'/>";
         let tile = "<pattern id='t' width='60000' height='60000' patternUnits='userSpaceOnUse'><rect width='60000' height='60000'/></pattern>\
                     <rect width='9' height='9' fill='url(#t)'/>";
+        let crossing: String = (0..60_000u32)
+            .map(|number| number.wrapping_mul(2_654_435_761))
+            .map(|number| format!("L{} {}", (number >> 8) % 100, (number >> 20) % 100))
+            .collect();
+        let crossing = format!("<path d='M0 0{crossing}'/>");
         let dashes = "<path d='M0 0L100 100' stroke='#000' stroke-dasharray='0.000001'/>".repeat(30);
         for (name, inner, side, wanted) in [
             (
@@ -348,6 +378,7 @@ mod tests {
             ),
             ("patterns of patterns", patterns, 1000, TooMuch::Work),
             ("a tile larger than memory", tile.into(), 100, TooMuch::Memory),
+            ("lines across lines", crossing, 1000, TooMuch::Work),
             ("dashes", dashes, 100, TooMuch::Work),
             ("picture", String::new(), 6000, TooMuch::Memory),
         ] {
@@ -375,7 +406,17 @@ mod tests {
                      <pattern id='p' width='10' height='10' patternUnits='userSpaceOnUse'><circle cx='5' cy='5' r='3'/></pattern>"
             .to_owned()
             + &"<g mask='url(#m)' clip-path='url(#c)' opacity='0.7'><rect width='100' height='100' fill='url(#p)'/></g>".repeat(10);
-        for (name, inner) in [("paths", paths), ("shadows", shadows), ("masks", masks)] {
+        let coast: String = (0..100_000u32)
+            .map(|number| {
+                format!(
+                    "L{} {}",
+                    number / 1000,
+                    (number % 1000) as f32 / 10.0 + (number % 7) as f32 / 50.0
+                )
+            })
+            .collect();
+        let coast = format!("<path d='M0 0{coast}' stroke='#456'/>");
+        for (name, inner) in [("paths", paths), ("coast", coast), ("shadows", shadows), ("masks", masks)] {
             assert_eq!(cost(&inner, 1000), Ok(()), "{name}");
         }
     }
