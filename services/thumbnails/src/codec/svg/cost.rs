@@ -292,10 +292,16 @@ fn weight(kind: &Kind, transform: Transform, layer: Canvas) -> f64 {
             2.0 * f64::from(columns) * f64::from(rows)
         }
         Kind::DiffuseLighting(_) | Kind::SpecularLighting(_) => 40.0,
-        Kind::GaussianBlur(_) | Kind::DropShadow(_) => 40.0,
+        Kind::GaussianBlur(blur) => blurring(blur.std_dev_x().get() * x, blur.std_dev_y().get() * y),
+        Kind::DropShadow(shadow) => 10.0 + blurring(shadow.std_dev_x().get() * x, shadow.std_dev_y().get() * y),
         Kind::Merge(merge) => 5.0 * (1.0 + merge.inputs().len() as f64),
         _ => 15.0,
     }
+}
+
+/// Narrow blurs are filtered exactly, wide ones by boxes.
+fn blurring(deviation_x: f32, deviation_y: f32) -> f64 {
+    if deviation_x.min(deviation_y) < 2.0 { 130.0 } else { 40.0 }
 }
 
 /// At most the length of a path, by its points, in its own units.
