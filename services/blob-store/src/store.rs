@@ -172,7 +172,7 @@ impl Store {
         tracing::info!(dir = %dir.display(), blobs = state.index.len(), used = usage.used(), was_clean, "store opened");
         let inner = Arc::new(Inner {
             codec: Codec::new(config.level),
-            hot: Hot::new(config.memory_max),
+            hot: Hot::new(config.memory_max, &dir.join("tmp"), &usage),
             config,
             usage,
             journal,
