@@ -3,8 +3,8 @@
 //! Frames lie in files without a name, eight of a blob in one, so that all of them go to a socket by one call. One bound holds for them and
 //! for uploads in flight together, so that memory is bounded once: they have what uploads leave of it.
 //!
-//! The files are in the store's own folder rather than in memory alone: a disk's file system has larger pages in its cache than files in
-//! memory have (4 KiB, unless the whole machine is set otherwise), and a socket takes 1 MiB of them at half the cost. They count against the
+//! The files are in the store's own folder rather than in memory alone: a disk's file system has larger pages in its cache than files
+//! in memory have (4 KiB, unless the whole machine is set otherwise), and sending 1 MiB of them costs two thirds. They count against the
 //! limit of the disk, and come out of what is spare below the soft one: no blob has to go for a copy. The system writes what stays for
 //! half a minute to the disk, once. Where there is no room, or the file system knows no files without a name, they are in memory.
 
