@@ -210,9 +210,11 @@ impl Blob {
     /// Content of frame `number`. `None`: the disk would have to be waited for.
     fn frame_content(&self, number: u64, wait: bool) -> Result<Option<Bytes>, Error> {
         if let Some(kept) = self.kept(number) {
-            metrics::HOT_HITS.inc();
-            let content = kept.read(frame_len(self.len(), number) as usize);
-            return content.map(Some).map_err(Error::io("read kept content"));
+            let content = kept.read(frame_len(self.len(), number) as usize, wait);
+            if let Some(content) = content.map_err(Error::io("read kept content"))? {
+                metrics::HOT_HITS.inc();
+                return Ok(Some(content));
+            }
         }
         let Some((start, stop)) = self.frame(number, wait)? else {
             return Ok(None);
@@ -299,7 +301,7 @@ impl Blob {
 
 /// Fills `bytes` if the page cache has them all; false if the disk would have to be waited for. File systems that cannot tell
 /// are taken for ones in memory.
-fn read_at_once(file: &File, bytes: &mut [u8], at: u64) -> io::Result<bool> {
+pub(crate) fn read_at_once(file: &File, bytes: &mut [u8], at: u64) -> io::Result<bool> {
     let len = bytes.len();
     let read = rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], at, ReadWriteFlags::NOWAIT);
     match read {
@@ -383,7 +385,7 @@ impl Cursor {
         Loan::new(&self.blob, Lender::Stored, self.blob.base() + start, end - start)
     }
 
-    /// As much as one memory file holds.
+    /// As much as one file of kept content holds.
     fn lend_kept(&self) -> io::Result<Option<Loan>> {
         let number = self.at / FRAME as u64;
         let Some(Kept::File(KeptFile { file, at, frames })) = self.blob.kept(number) else {

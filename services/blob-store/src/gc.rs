@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,12 +80,17 @@ fn wanted(inner: &Inner) -> u64 {
     if config.disk_free_min == 0 {
         return soft;
     }
-    let free = match rustix::fs::statvfs(&config.dir) {
-        Ok(stat) => stat.f_bavail * stat.f_frsize,
-        Err(_) => return soft,
+    let Some(free) = disk_free(&config.dir) else {
+        return soft;
     };
     inner.usage.set_tight(free < config.disk_free_min / 2);
     soft.min(used.saturating_sub(config.disk_free_min.saturating_sub(free)))
+}
+
+/// Bytes that the disk of `dir` has for us; `None` if it does not tell.
+pub(crate) fn disk_free(dir: &Path) -> Option<u64> {
+    let stat = rustix::fs::statvfs(dir).ok()?;
+    Some(stat.f_bavail * stat.f_frsize)
 }
 
 /// Drops what was not used for too long. Lists are in order of use, but for what fell back to probation, which goes later.

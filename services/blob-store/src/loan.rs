@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use crate::blob::Blob;
+use crate::hot::Nameless;
 
 /// Most bytes of one loan.
 pub const LOAN_MAX: usize = 1 << 20;
@@ -20,8 +21,8 @@ const PROBE: u64 = 128 << 10;
 pub(crate) enum Lender {
     /// The blob's own file, or its segment.
     Stored,
-    /// Content kept in memory ([`crate::hot`]).
-    Kept(Arc<File>),
+    /// Content kept decompressed ([`crate::hot`]).
+    Kept(Arc<Nameless>),
 }
 
 /// A stretch of a blob that a writer may send. Holds the blob, as a reader does.
@@ -42,9 +43,9 @@ impl Loan {
             at,
             left,
         };
-        let is_at_hand = match loan.lender {
-            Lender::Kept(_) => true,
-            Lender::Stored => is_cached(loan.file()?, at, left)?,
+        let is_at_hand = match &loan.lender {
+            Lender::Kept(kept) if !kept.is_on_disk() => true,
+            _ => is_cached(loan.file()?, at, left)?,
         };
         Ok(is_at_hand.then_some(loan))
     }
@@ -57,7 +58,7 @@ impl Loan {
     fn file(&self) -> io::Result<&File> {
         match &self.lender {
             Lender::Stored => self.blob.file(),
-            Lender::Kept(file) => Ok(file),
+            Lender::Kept(kept) => Ok(&kept.file),
         }
     }
 

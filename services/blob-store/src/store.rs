@@ -53,6 +53,8 @@ pub struct Stats {
     /// Bytes that count against the limit, uploads in flight included.
     pub used: u64,
     pub size_max: u64,
+    /// What the disk has left; zero if it does not tell.
+    pub disk_free: u64,
     /// Bytes on disk of the blobs alone.
     pub stored: u64,
     pub segments: u64,
@@ -172,7 +174,7 @@ impl Store {
         tracing::info!(dir = %dir.display(), blobs = state.index.len(), used = usage.used(), was_clean, "store opened");
         let inner = Arc::new(Inner {
             codec: Codec::new(config.level),
-            hot: Hot::new(config.memory_max),
+            hot: Hot::new(config.memory_max, &dir.join("tmp"), &usage),
             config,
             usage,
             journal,
@@ -359,6 +361,7 @@ impl Store {
     /// Figures of this moment.
     pub fn stats(&self) -> Stats {
         let inner = &self.0.inner;
+        let disk_free = gc::disk_free(&inner.config.dir).unwrap_or_default();
         let state = inner.state.lock();
         let (segments, segment_bytes) = state.segments.count();
         let spaces = state.spaces.iter().filter(|space| space.blobs > 0);
@@ -366,6 +369,7 @@ impl Store {
             blobs: state.index.len() as u64,
             used: inner.usage.used(),
             size_max: inner.config.size_max,
+            disk_free,
             stored: state.index.stored(),
             segments: segments as u64,
             segment_bytes,

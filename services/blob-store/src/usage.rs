@@ -49,6 +49,11 @@ impl Usage {
         self.used.load(Ordering::Acquire)
     }
 
+    /// The hard limit.
+    pub(crate) fn max(&self) -> u64 {
+        self.max
+    }
+
     /// Counts bytes that are there already, as at start.
     pub(crate) fn add(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::AcqRel);
@@ -88,6 +93,16 @@ impl Usage {
                 Err(Error::Full)
             }
         }
+    }
+
+    /// Takes `bytes` of the room below the soft limit, or refuses: nothing has to go for them.
+    fn try_spare(&self, bytes: u64) -> Result<(), Error> {
+        if self.tight.load(Ordering::Acquire) {
+            return Err(Error::Full);
+        }
+        let fits = |used: u64| used.checked_add(bytes).filter(|after| *after <= self.soft);
+        let taken = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, fits);
+        taken.map(drop).map_err(|_| Error::Full)
     }
 
     /// As [`Usage::try_reserve`], and waits up to `patience` for room.
@@ -139,6 +154,15 @@ impl Reservation {
             usage: usage.clone(),
             bytes: 0,
         }
+    }
+
+    /// `bytes` that are spare, below the soft limit.
+    pub(crate) fn spare(usage: &Arc<Usage>, bytes: u64) -> Result<Reservation, Error> {
+        usage.try_spare(bytes)?;
+        Ok(Reservation {
+            usage: usage.clone(),
+            bytes,
+        })
     }
 
     /// Grows to `bytes`; refuses when there is no room within `patience`.

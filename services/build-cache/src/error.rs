@@ -3,6 +3,8 @@
 use ::http::StatusCode;
 use tonic::{Code, Status};
 
+use crate::metrics::Failure;
+
 /// Errors of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -23,6 +25,9 @@ pub enum Error {
     /// As many uploads run as are allowed.
     #[error("too many uploads at once")]
     Busy,
+    /// An offset that the blob, or the upload, does not have.
+    #[error("{0}")]
+    OutOfRange(&'static str),
     /// The connection broke while the body was read.
     #[error("read the request")]
     Body(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -42,6 +47,7 @@ impl Error {
             Error::Unauthenticated => StatusCode::UNAUTHORIZED,
             Error::Forbidden(_) => StatusCode::FORBIDDEN,
             Error::NotFound => StatusCode::NOT_FOUND,
+            Error::OutOfRange(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Error::Slow => StatusCode::REQUEST_TIMEOUT,
             Error::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Error::Store(store) => match store {
@@ -63,6 +69,7 @@ impl Error {
             Error::Unauthenticated => Code::Unauthenticated,
             Error::Forbidden(_) => Code::PermissionDenied,
             Error::NotFound => Code::NotFound,
+            Error::OutOfRange(_) => Code::OutOfRange,
             Error::Slow => Code::DeadlineExceeded,
             Error::Busy => Code::Unavailable,
             Error::Body(_) => Code::Cancelled,
@@ -73,6 +80,11 @@ impl Error {
                 Store::Poisoned | Store::Locked { .. } | Store::Config(_) | Store::Io { .. } => Code::Internal,
             },
         }
+    }
+
+    /// How it counts.
+    pub fn failure(&self) -> Option<Failure> {
+        failure(self.code())
     }
 
     /// What the client reads. Inner text stays in the log.
@@ -89,6 +101,15 @@ impl Error {
         if self.status().is_server_error() && !matches!(self, Error::Busy | Error::Store(blob_store::Error::Full)) {
             tracing::error!(error = %base::log::chain(self), "request failed");
         }
+    }
+}
+
+/// How an answer with this code counts; a miss is no failure.
+pub fn failure(code: Code) -> Option<Failure> {
+    match code {
+        Code::Ok | Code::NotFound => None,
+        Code::Internal | Code::Unknown | Code::DataLoss | Code::ResourceExhausted | Code::Unavailable => Some(Failure::Failed),
+        _ => Some(Failure::Refused),
     }
 }
 

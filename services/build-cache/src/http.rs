@@ -17,7 +17,7 @@ use crate::action;
 use crate::body::Body;
 use crate::cache::{self, Cache, Coding};
 use crate::error::Error;
-use crate::metrics::{Meter, Meters};
+use crate::metrics::{Meter, Meters, Op};
 use crate::name::{self, Protocol, Target, What};
 use crate::tier::Id;
 
@@ -60,19 +60,14 @@ impl Service {
         };
         let (meter, method) = (call.meter.clone(), call.request.method().clone());
         let answer = self.dispatch(call).await;
-        let seconds = MonoTime::now().since(start).as_secs_f64();
+        let failure = answer.as_ref().err().and_then(Error::failure);
         match method {
-            Method::GET => meter.get_seconds.observe(seconds),
-            Method::PUT => meter.put_seconds.observe(seconds),
-            _ => {}
+            Method::GET => meter.end(Op::Get, start, failure),
+            Method::PUT => meter.end(Op::Put, start, failure),
+            _ => meter.fail(failure),
         }
         answer.unwrap_or_else(|error| {
             error.log();
-            match error.status().is_server_error() {
-                true => meter.failed.inc(),
-                false if !matches!(error, Error::NotFound) => meter.refused.inc(),
-                false => {}
-            }
             refuse_as(target.protocol, &method, &error)
         })
     }

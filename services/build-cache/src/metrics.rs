@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
+use base::MonoTime;
 use parking_lot::{Mutex, RwLock};
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -29,8 +30,8 @@ static BYTES: LazyLock<IntCounterVec> = LazyLock::new(|| {
 static SECONDS: LazyLock<HistogramVec> = LazyLock::new(|| {
     base::metrics::latencies(
         "ferrite_build_cache_request_seconds",
-        "Time until the answer began (get) or was sent (put).",
-        &["protocol", "op"],
+        "Time until the answer began (get, find) or was sent (put); find: which of many blobs are missing.",
+        &["protocol", "instance", "op"],
     )
 });
 
@@ -98,6 +99,7 @@ static STORE: LazyLock<Gauges> = LazyLock::new(Gauges::new);
 struct Gauges {
     used: IntGauge,
     max: IntGauge,
+    disk_free: IntGauge,
     blobs: IntGauge,
     stored: IntGauge,
     dead: IntGauge,
@@ -113,6 +115,7 @@ impl Gauges {
                 "Bytes that count against the limit, uploads in flight included.",
             ),
             max: gauge("max_bytes", "The limit."),
+            disk_free: gauge("disk_free_bytes", "What the disk has left."),
             blobs: gauge("blobs", "Blobs."),
             stored: gauge("blob_bytes", "Bytes of blobs on disk."),
             dead: gauge("dead_bytes", "Bytes in segments of blobs that are gone."),
@@ -126,6 +129,7 @@ pub fn note_store(stats: &blob_store::Stats) {
     let set = |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
     set(&STORE.used, stats.used);
     set(&STORE.max, stats.size_max);
+    set(&STORE.disk_free, stats.disk_free);
     set(&STORE.blobs, stats.blobs);
     set(&STORE.stored, stats.stored);
     set(&STORE.dead, stats.dead);
@@ -144,14 +148,32 @@ pub struct Meter {
     pub bytes_in: IntCounter,
     pub bytes_out: IntCounter,
     pub bytes_saved: IntCounter,
-    pub get_seconds: Histogram,
-    pub put_seconds: Histogram,
+    /// By [`Op`].
+    seconds: [Histogram; 3],
+}
+
+/// What is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    Get,
+    Put,
+    Find,
+}
+
+/// How a request failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// By its client's doing.
+    Refused,
+    /// By ours, or for want of room.
+    Failed,
 }
 
 impl Meter {
     fn new(protocol: Protocol, instance: &str) -> Meter {
         let requests = |outcome| REQUESTS.with_label_values(&[protocol.name(), instance, outcome]);
         let bytes = |direction| BYTES.with_label_values(&[protocol.name(), instance, direction]);
+        let seconds = |op| SECONDS.with_label_values(&[protocol.name(), instance, op]);
         Meter {
             protocol,
             instance: instance.to_owned(),
@@ -163,8 +185,22 @@ impl Meter {
             bytes_in: bytes("in"),
             bytes_out: bytes("out"),
             bytes_saved: bytes("saved"),
-            get_seconds: SECONDS.with_label_values(&[protocol.name(), "get"]),
-            put_seconds: SECONDS.with_label_values(&[protocol.name(), "put"]),
+            seconds: ["get", "put", "find"].map(seconds),
+        }
+    }
+
+    /// A request that began at `start` is answered, well or with a failure. A miss is none; it is counted where it is found.
+    pub fn end(&self, op: Op, start: MonoTime, failure: Option<Failure>) {
+        self.seconds[op as usize].observe(MonoTime::now().since(start).as_secs_f64());
+        self.fail(failure);
+    }
+
+    /// One of several in a request, or a request that is not timed, ended so.
+    pub fn fail(&self, failure: Option<Failure>) {
+        match failure {
+            Some(Failure::Refused) => self.refused.inc(),
+            Some(Failure::Failed) => self.failed.inc(),
+            None => {}
         }
     }
 

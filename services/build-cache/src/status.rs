@@ -53,8 +53,9 @@ impl Pages {
                 "commit": base::BUILD_COMMIT,
                 "uptime_seconds": MonoTime::now().since(self.start).as_secs(),
                 "store": {
-                    "used_bytes": stats.used, "max_bytes": stats.size_max, "blobs": stats.blobs, "blob_bytes": stats.stored,
-                    "segments": stats.segments, "dead_bytes": stats.dead, "index_bytes": stats.index_memory, "hot_bytes": stats.hot,
+                    "used_bytes": stats.used, "max_bytes": stats.size_max, "disk_free_bytes": stats.disk_free,
+                    "blobs": stats.blobs, "blob_bytes": stats.stored, "segments": stats.segments,
+                    "dead_bytes": stats.dead, "index_bytes": stats.index_memory, "hot_bytes": stats.hot,
                 },
                 "uploads": metrics::UPLOADS.get(),
                 "connections": metrics::CONNECTIONS.get(),

@@ -293,6 +293,17 @@ async fn the_remote_execution_api_works_end_to_end() {
         read[1].status.as_ref().map(|status| status.code),
         Some(tonic::Code::NotFound as i32)
     );
+
+    let told = String::from_utf8(server.call("GET", "/metrics", &[], b"").2).expect("text");
+    let is_told = |line: &str| assert!(told.lines().any(|other| other == line), "{line} in {told}");
+    let labels = "instance=\"a/b\",op=";
+    for (op, count) in [("get", 7), ("put", 3), ("find", 2)] {
+        is_told(&format!(
+            "ferrite_build_cache_request_seconds_count{{{labels}\"{op}\",protocol=\"reapi\"}} {count}"
+        ));
+    }
+    assert!(told.contains("ferrite_build_cache_store_disk_free_bytes "));
+    is_told("ferrite_build_cache_requests_total{instance=\"a/b\",outcome=\"refused\",protocol=\"reapi\"} 1");
 }
 
 #[test]

@@ -14,69 +14,25 @@ use crate::access::Caller;
 use crate::body;
 use crate::cache::Coding;
 use crate::error::Error;
+use crate::metrics::Op;
 use crate::proto::bytestream::byte_stream_server::ByteStream;
 use crate::proto::bytestream::{
     QueryWriteStatusRequest, QueryWriteStatusResponse, ReadRequest, ReadResponse, WriteRequest, WriteResponse,
 };
 
+/// A blob, piece by piece.
+type ReadStream = Pin<Box<dyn Stream<Item = Result<ReadResponse, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl ByteStream for Reapi {
-    type ReadStream = Pin<Box<dyn Stream<Item = Result<ReadResponse, Status>> + Send>>;
+    type ReadStream = ReadStream;
 
-    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
-        caller(&request)?.check_read()?;
-        let ReadRequest {
-            resource_name,
-            read_offset,
-            read_limit,
-        } = request.into_inner();
-        let resource = parse_read(&resource_name)?;
-        let (start, limit) = match (u64::try_from(read_offset), u64::try_from(read_limit)) {
-            (Ok(start), Ok(limit)) => (start, limit),
-            _ => return Err(Error::Malformed("offset or limit is negative").into()),
-        };
-        if start > resource.len {
-            return Err(Status::out_of_range("the offset lies behind the end"));
-        }
-        if resource.coding == Coding::Zstd && limit > 0 {
-            return Err(Error::Malformed("a compressed read takes no limit").into());
-        }
-        let meter = self.meter(&resource.instance);
-        let begin = MonoTime::now();
-        let found = self
-            .cache
-            .open(resource.id())
-            .await?
-            .filter(|blob| blob.len() == resource.len);
-        let Some(blob) = found else {
-            meter.misses.inc();
-            return Err(Error::NotFound.into());
-        };
-        meter.hits.inc();
-        meter.get_seconds.observe(MonoTime::now().since(begin).as_secs_f64());
-        let is_whole = start == 0;
-        let (cursor, len) = match resource.coding {
-            Coding::Identity => {
-                let end = if limit == 0 {
-                    blob.len()
-                } else {
-                    start.saturating_add(limit).min(blob.len())
-                };
-                (blob.range(start, end), end - start)
-            }
-            Coding::Zstd => (blob.from(start, Encoding::Zstd), blob.zstd_len()),
-        };
-        if resource.coding == Coding::Zstd {
-            meter.bytes_saved.inc_by(blob.len().saturating_sub(blob.zstd_len()));
-        }
-        // From the middle of a compressed blob, how much comes is not known before.
-        let len = (is_whole || resource.coding == Coding::Identity).then_some(len);
-        let pieces = body::stream(cursor, len, meter);
-        let answers = pieces.map(|piece| match piece {
-            Ok(data) => Ok(ReadResponse { data }),
-            Err(error) => Err(Status::data_loss(error.to_string())),
-        });
-        Ok(Response::new(Box::pin(answers)))
+    async fn read(&self, request: Request<ReadRequest>) -> Result<Response<ReadStream>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let resource = parse_read(&request.resource_name)?;
+        self.timed(&resource.instance, Op::Get, self.stream(caller, &resource, &request))
+            .await
     }
 
     async fn write(&self, request: Request<Streaming<WriteRequest>>) -> Result<Response<WriteResponse>, Status> {
@@ -87,11 +43,8 @@ impl ByteStream for Reapi {
         let first = first.ok_or(Error::Malformed("the upload has no first message"))?;
         let resource = parse_write(&first.resource_name)?;
         let name = (caller.name().to_owned(), first.resource_name.clone());
-        let committed_size = self.receive(&caller, begin, name, &resource, first, &mut parts).await?;
-        let meter = self.meter(&resource.instance);
-        meter.stored.inc();
-        meter.put_seconds.observe(MonoTime::now().since(begin).as_secs_f64());
-        Ok(Response::new(WriteResponse { committed_size }))
+        let receive = self.receive(&caller, begin, name, &resource, first, &mut parts);
+        self.timed(&resource.instance, Op::Put, receive).await
     }
 
     async fn query_write_status(
@@ -116,6 +69,54 @@ impl ByteStream for Reapi {
 }
 
 impl Reapi {
+    async fn stream(&self, caller: Caller, resource: &Resource, request: &ReadRequest) -> Result<ReadStream, Status> {
+        caller.check_read()?;
+        let (start, limit) = match (u64::try_from(request.read_offset), u64::try_from(request.read_limit)) {
+            (Ok(start), Ok(limit)) => (start, limit),
+            _ => return Err(Error::Malformed("offset or limit is negative").into()),
+        };
+        if start > resource.len {
+            return Err(Error::OutOfRange("the offset lies behind the end").into());
+        }
+        if resource.coding == Coding::Zstd && limit > 0 {
+            return Err(Error::Malformed("a compressed read takes no limit").into());
+        }
+        let meter = self.meter(&resource.instance);
+        let found = self
+            .cache
+            .open(resource.id())
+            .await?
+            .filter(|blob| blob.len() == resource.len);
+        let Some(blob) = found else {
+            meter.misses.inc();
+            return Err(Error::NotFound.into());
+        };
+        meter.hits.inc();
+        let is_whole = start == 0;
+        let (cursor, len) = match resource.coding {
+            Coding::Identity => {
+                let end = if limit == 0 {
+                    blob.len()
+                } else {
+                    start.saturating_add(limit).min(blob.len())
+                };
+                (blob.range(start, end), end - start)
+            }
+            Coding::Zstd => (blob.from(start, Encoding::Zstd), blob.zstd_len()),
+        };
+        if resource.coding == Coding::Zstd {
+            meter.bytes_saved.inc_by(blob.len().saturating_sub(blob.zstd_len()));
+        }
+        // From the middle of a compressed blob, how much comes is not known before.
+        let len = (is_whole || resource.coding == Coding::Identity).then_some(len);
+        let pieces = body::stream(cursor, len, meter);
+        let answers = pieces.map(|piece| match piece {
+            Ok(data) => Ok(ReadResponse { data }),
+            Err(error) => Err(Status::data_loss(error.to_string())),
+        });
+        Ok(Box::pin(answers))
+    }
+
     /// Whether this server has it: what a tier has is not asked, since the client sends it anyway.
     async fn is_there(&self, resource: &Resource) -> Result<bool, Error> {
         let found = self.cache.renew_here(vec![resource.key]).await?;
@@ -132,14 +133,16 @@ impl Reapi {
         resource: &Resource,
         first: WriteRequest,
         parts: &mut Streaming<WriteRequest>,
-    ) -> Result<i64, Status> {
+    ) -> Result<WriteResponse, Status> {
         caller.check_write(&resource.instance)?;
         if self.is_there(resource).await? {
             // Somebody was faster: the client may stop at once. Of compressed uploads the size on the wire is not known.
-            return Ok(if resource.coding == Coding::Zstd {
-                -1
-            } else {
-                resource.len as i64
+            self.meter(&resource.instance).stored.inc();
+            return Ok(WriteResponse {
+                committed_size: match resource.coding {
+                    Coding::Zstd => -1,
+                    Coding::Identity => resource.len as i64,
+                },
             });
         }
         let incoming = match (first.write_offset, self.parked.take(&name)) {
@@ -150,9 +153,8 @@ impl Reapi {
                 parked
                     .into_iter()
                     .for_each(|incoming| drop(Running::new(&self.parked, name.clone(), incoming)));
-                return Err(Status::out_of_range(
-                    "the upload is not at this offset; ask QueryWriteStatus, or start at 0",
-                ));
+                let told = "the upload is not at this offset; ask QueryWriteStatus, or start at 0";
+                return Err(Error::OutOfRange(told).into());
             }
         };
         let start = incoming.received();
@@ -174,8 +176,9 @@ impl Reapi {
             part = next.ok_or(Error::Malformed("the upload ended before it was finished"))?;
         }
         let incoming = running.finish();
-        let received = incoming.received();
+        let committed_size = incoming.received() as i64;
         incoming.finish().await?;
-        Ok(received as i64)
+        meter.stored.inc();
+        Ok(WriteResponse { committed_size })
     }
 }

@@ -7,6 +7,7 @@ mod resource;
 
 use std::sync::Arc;
 
+use base::MonoTime;
 use blob_store::{Content, Key};
 use bytes::Bytes;
 use prost::Message as _;
@@ -16,8 +17,8 @@ use tonic::{Request, Response, Status};
 use crate::access::Caller;
 use crate::action;
 use crate::cache::{Cache, Coding};
-use crate::error::Error;
-use crate::metrics::{Meter, Meters};
+use crate::error::{Error, failure};
+use crate::metrics::{Meter, Meters, Op};
 use crate::name::{Protocol, action_key};
 use crate::proto::bytestream::byte_stream_server::ByteStreamServer;
 use crate::proto::reapi::action_cache_server::{ActionCache, ActionCacheServer};
@@ -67,6 +68,20 @@ impl Reapi {
 
     fn meter(&self, instance: &str) -> Arc<Meter> {
         self.meters.of(Protocol::Reapi, instance)
+    }
+
+    /// Does what an instance is asked for, and counts how long that took and how it failed.
+    async fn timed<T>(
+        &self,
+        instance: &str,
+        op: Op,
+        work: impl Future<Output = Result<T, Status>>,
+    ) -> Result<Response<T>, Status> {
+        let start = MonoTime::now();
+        let done = work.await;
+        let failure = done.as_ref().err().and_then(|status| failure(status.code()));
+        self.meter(instance).end(op, start, failure);
+        done.map(Response::new)
     }
 
     /// What a digest of a request says.
@@ -126,8 +141,23 @@ impl Capabilities for Reapi {
 #[tonic::async_trait]
 impl ActionCache for Reapi {
     async fn get_action_result(&self, request: Request<GetActionResultRequest>) -> Result<Response<ActionResult>, Status> {
-        caller(&request)?.check_read()?;
+        let caller = caller(&request)?;
         let request = request.into_inner();
+        let instance = request.instance_name.clone();
+        self.timed(&instance, Op::Get, self.read_result(caller, request)).await
+    }
+
+    async fn update_action_result(&self, request: Request<UpdateActionResultRequest>) -> Result<Response<ActionResult>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let instance = request.instance_name.clone();
+        self.timed(&instance, Op::Put, self.keep_result(caller, request)).await
+    }
+}
+
+impl Reapi {
+    async fn read_result(&self, caller: Caller, request: GetActionResultRequest) -> Result<ActionResult, Status> {
+        caller.check_read()?;
         let (digest, _, function) = Self::digest(request.action_digest.as_ref(), request.digest_function)?;
         let meter = self.meter(&request.instance_name);
         let scope = action::Scope {
@@ -142,12 +172,11 @@ impl ActionCache for Reapi {
         meter.hits.inc();
         self.put_inline(scope, &request, &mut result).await?;
         meter.bytes_out.inc_by(result.encoded_len() as u64);
-        Ok(Response::new(result))
+        Ok(result)
     }
 
-    async fn update_action_result(&self, request: Request<UpdateActionResultRequest>) -> Result<Response<ActionResult>, Status> {
-        caller(&request)?.check_write(&request.get_ref().instance_name)?;
-        let request = request.into_inner();
+    async fn keep_result(&self, caller: Caller, request: UpdateActionResultRequest) -> Result<ActionResult, Status> {
+        caller.check_write(&request.instance_name)?;
         let (digest, _, function) = Self::digest(request.action_digest.as_ref(), request.digest_function)?;
         let result = request.action_result.ok_or(Error::Malformed("the result is missing"))?;
         let id = action_id(&request.instance_name, &digest, function);
@@ -156,11 +185,9 @@ impl ActionCache for Reapi {
         meter.bytes_in.inc_by(bytes.len() as u64);
         self.cache.put(id, bytes, Coding::Identity).await?;
         meter.stored.inc();
-        Ok(Response::new(result))
+        Ok(result)
     }
-}
 
-impl Reapi {
     /// The result of the action with this digest, with all its blobs there. One that cannot be read is as good as none.
     async fn complete_result(&self, scope: action::Scope<'_>, digest: &Key) -> Result<Option<ActionResult>, Error> {
         let id = action_id(scope.instance, digest, scope.content);
