@@ -164,8 +164,12 @@ impl Store {
 
         let mut loaded = Loaded::new();
         let journal = Journal::open(&dir.join("journal"), config.sync, &usage, |record| loaded.apply(record))?;
-        // A machine that crashed may have files newer than its journal: leave their ids alone, and the sweep finds them.
-        let first_file = loaded.next_file + if was_clean { 0 } else { 1 << 24 };
+        // What crashed may have left files that its journal does not know, and crash again before it tells of one. Numbers from the clock on,
+        // in microseconds, are beyond those of all such runs, so that the sweep knows their files from ours.
+        let first_file = match was_clean {
+            true => loaded.next_file,
+            false => loaded.next_file.max(WallTime::now().0 * 1000),
+        };
         let state = loaded
             .into_state(&config, &usage, !was_clean)
             .map_err(Error::io("open the segments"))?;

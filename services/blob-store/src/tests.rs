@@ -322,6 +322,27 @@ fn leftovers_are_swept_and_torn_journals_cut() {
     assert!(store.verify().expect("verifies").is_clean());
 }
 
+/// A run that is killed between a file's name and its record leaves no trace of the file's number; the next one is not to take that for its own.
+#[test]
+fn what_a_run_without_records_left_is_swept() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let wanted = fill(&open(dir.path()), 0..30);
+    let key = Key::sha256(b"orphan");
+    let folder = dir.path().join("files").join(&key.to_string()[..2]);
+    fs::create_dir_all(&folder).expect("makes");
+    for _ in 0..3 {
+        let number = open(dir.path()).inner().next_file();
+        let orphan = folder.join(format!("{key}.{number:x}"));
+        fs::write(&orphan, b"orphan").expect("writes");
+        let killed = base::WallTime::now();
+        wait_until(|| base::WallTime::now() > killed);
+        let store = open(dir.path());
+        must_hold(&store, &wanted);
+        wait_until(|| !orphan.exists());
+        assert!(store.verify().expect("verifies").is_clean());
+    }
+}
+
 /// Polls a condition that another thread brings about.
 fn wait_until(condition: impl Fn() -> bool) {
     let start = base::MonoTime::now();

@@ -3,9 +3,12 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 
+/// The package's folder: told at run time, as checkouts may share a target directory.
 fn here() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    static HERE: LazyLock<PathBuf> = LazyLock::new(|| std::env::current_dir().expect("a folder"));
+    &HERE
 }
 
 /// The folder of this build's binaries.

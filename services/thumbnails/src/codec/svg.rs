@@ -58,7 +58,7 @@ impl Drawing {
         (side(size.width()), side(size.height()))
     }
 
-    /// Draws it `scale` times its size, over nothing. Refuses what would take too long or too much memory ([`cost::BYTES_MAX`]).
+    /// Draws it `scale` times its size, over nothing. Refuses what would take too long or too much memory (`cost`).
     pub fn draw(&self, scale: f64) -> Result<Picture, CodecError> {
         let size = self.0.size();
         let side = |side: f32| ((f64::from(side) * scale).round() as u32).max(1);

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use base::MonoTime;
+use thumbnails::codec::{Meta, png};
 use thumbnails::error::Error;
 use thumbnails::picture::Picture;
 use thumbnails::pipeline::Job;
@@ -40,6 +41,33 @@ fn png_of(width: u32, height: u32) -> Vec<u8> {
     png[16..20].copy_from_slice(&width.to_be_bytes());
     png[20..24].copy_from_slice(&height.to_be_bytes());
     png
+}
+
+/// As CRC-32 of PNG and zip has it, a bit at a time.
+fn crc(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ (0xedb8_8320 * (crc & 1)))
+    })
+}
+
+/// Rows of 75 MB in a few kilobytes, and a header that tells of a picture of 8 by 8.
+fn png_that_inflates() -> Vec<u8> {
+    let mut png = to_png(&Picture::filled(5000, 5000, &[7, 7, 7]));
+    png[16..20].copy_from_slice(&8u32.to_be_bytes());
+    png[20..24].copy_from_slice(&8u32.to_be_bytes());
+    let crc = crc(&png[12..29]);
+    png[29..33].copy_from_slice(&crc.to_be_bytes());
+    png
+}
+
+/// A profile of 64 MiB in as many kilobytes.
+fn png_with_a_profile_that_inflates() -> Vec<u8> {
+    let profile = vec![0; 64 << 20];
+    let meta = Meta {
+        icc: Some(&profile),
+        ..Meta::default()
+    };
+    png::encode(&quarters(8, 8), png::Settings { colors: 0 }, meta).expect("encodes")
 }
 
 fn jpeg_of(width: u16, height: u16, marker: u8) -> Vec<u8> {
@@ -202,4 +230,32 @@ fn the_service_refuses_them_without_growing() {
     let grown = server.rss().saturating_sub(before);
     assert!(grown < 24 << 20, "{grown} bytes more after refusals alone");
     assert_eq!(server.get("/_/w:10/plain/local:///good.png").status, 200);
+}
+
+/// What a small file inflates to is never held: rows beyond those of the header are not read, and a profile has its bound.
+#[test]
+fn what_inflates_costs_no_memory() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let files = [
+        ("rows.png", png_that_inflates()),
+        ("profile.png", png_with_a_profile_that_inflates()),
+    ];
+    for (name, bytes) in &files {
+        assert!(bytes.len() < 1 << 20, "{name} is {} bytes", bytes.len());
+        std::fs::write(folder.path().join(name), bytes).expect("writes");
+    }
+    std::fs::write(folder.path().join("good.png"), to_png(&quarters(64, 64))).expect("writes");
+    let server = Server::start(folder.path(), "");
+    assert_eq!(server.get("/_/w:10/plain/local:///good.png").status, 200);
+    let before = server.rss();
+    for number in 0..20 {
+        for (name, _) in &files {
+            // Each time another result, or it would be known already.
+            let answer = server.get(&format!("/_/w:10/cb:{number}/plain/local:///{name}"));
+            assert!(matches!(answer.status, 200 | 422), "{name}: {}", answer.status);
+        }
+    }
+    let grown = server.rss().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes more");
+    assert_eq!(server.get("/_/w:11/plain/local:///good.png").status, 200);
 }
