@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use super::transport::connect;
 use crate::config::NamedAddr;
+use crate::pd_service::forward::WANTED;
 
 /// Between rounds of asking.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -130,13 +131,14 @@ pub async fn enlist(handle: Handle, group: u64, me: Member, seeds: Vec<String>, 
     }
 }
 
-/// Why not, if the one who leads says so.
+/// Why not, if the one who leads says so. Asked at any member, which passes it on: who joins may know one alone, and that one need not lead.
 async fn enlist_at(url: &str, group: u64, me: &Member, dialer: &Dialer) -> Option<String> {
     let mut client = connect(url, dialer).await.ok()?;
-    let request = EnlistRequest {
+    let mut request = tonic::Request::new(EnlistRequest {
         group,
         member: Some(me.clone()),
-    };
+    });
+    request.metadata_mut().insert(WANTED, url.parse().ok()?);
     match tokio::time::timeout(ANSWER_MAX, client.enlist(request)).await {
         Ok(Err(status)) if status.code() != Code::Unavailable => Some(status.message().to_owned()),
         _ => None,

@@ -19,7 +19,7 @@ use tonic::transport::Channel;
 use tower::{Service, ServiceExt};
 
 /// By this clients ask for it.
-const WANTED: &str = "pd-forwarded-host";
+pub const WANTED: &str = "pd-forwarded-host";
 /// The request was passed on already.
 const DONE: HeaderName = HeaderName::from_static("ferrite-forwarded");
 /// Pages that every member answers for itself.
