@@ -165,7 +165,7 @@ impl Store {
         let mut loaded = Loaded::new();
         let journal = Journal::open(&dir.join("journal"), config.sync, &usage, |record| loaded.apply(record))?;
         // What crashed may have left files that its journal does not know, and crash again before it tells of one. Numbers from the clock on,
-        // in microseconds, are beyond those of all such runs, so that the sweep knows their files from ours.
+        // in microseconds, are beyond those of all such runs, so that the sweep knows their files from ours; after a clock that was set back, at a later start.
         let first_file = match was_clean {
             true => loaded.next_file,
             false => loaded.next_file.max(WallTime::now().0 * 1000),

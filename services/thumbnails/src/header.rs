@@ -84,6 +84,10 @@ pub fn read(bytes: &[u8], frames_max: u32) -> Result<Info, HeaderError> {
     if info.width == 0 || info.height == 0 {
         return Err(HeaderError::Damaged(format.name()));
     }
+    // AVIF and TIFF tell it otherwise.
+    if let (Format::Jpeg | Format::Png | Format::Webp, Some(exif)) = (format, &info.exif) {
+        info.orientation = exif::orientation(exif);
+    }
     Ok(info)
 }
 
@@ -169,7 +173,6 @@ fn jpeg(bytes: &[u8], info: &mut Info) -> Option<()> {
         }
     }
     info.icc = join_profile(profile);
-    info.orientation = info.exif.as_deref().map_or(1, exif::orientation);
     Some(())
 }
 
@@ -197,7 +200,6 @@ fn png(bytes: &[u8], info: &mut Info, frames_max: u32) -> Option<()> {
         }
         is_first = false;
         if kind == b"IDAT" || kind == b"IEND" {
-            info.orientation = info.exif.as_deref().map_or(1, exif::orientation);
             return Some(());
         }
         let body = reader.take(len)?;
@@ -276,7 +278,6 @@ fn webp(bytes: &[u8], info: &mut Info, frames_max: u32) -> Option<()> {
         }
     }
     info.frames = frames.max(1);
-    info.orientation = info.exif.as_deref().map_or(1, exif::orientation);
     Some(())
 }
 

@@ -12,35 +12,39 @@ const ELEMENTS_MAX: f64 = 1e6;
 const TEXT: f64 = 32.0;
 /// Elements within elements, references followed.
 const DEPTH_MAX: usize = 500;
-/// Rules of style times elements.
+/// Elements times what is compared with each of them: rules of style, sheets of them, and references in a circle, after each of which that is cut
+/// the reader begins anew.
 const MATCHES_MAX: usize = 20_000_000;
 
 /// Whether it comes to no more than what there may be.
 pub fn is_bounded(document: &Document<'_>) -> bool {
-    let texts = document
-        .descendants()
-        .filter(|node| node.has_tag_name("style") || node.tag_name().name() == "style");
+    let elements = document.descendants().count();
+    let are_few = |count: usize| count.saturating_mul(elements) <= MATCHES_MAX;
+    let sheets = document.descendants().filter(|node| node.has_tag_name("style"));
+    // All rules are sorted again for each sheet.
+    if !are_few(sheets.clone().count()) {
+        return false;
+    }
     let mut styles = StyleSheet::new();
-    for text in texts.filter_map(|node| node.text()) {
+    for text in sheets.filter_map(|node| node.text()) {
         styles.parse_more(text);
+    }
+    if !are_few(styles.rules.len()) {
+        return false;
     }
     // Those that name something are all that counts here.
     styles
         .rules
         .retain(|rule| rule.declarations.iter().any(|declaration| declaration.value.contains("url(")));
-    let elements = document.descendants().count();
-    if styles.rules.len().saturating_mul(elements) > MATCHES_MAX {
-        return false;
-    }
     let named = document.descendants().filter_map(|node| Some((node.attribute("id")?, node)));
     let mut reach = Reach {
         styles,
         named: named.collect(),
         known: HashMap::new(),
+        circles: 0,
     };
-    reach
-        .of(document.root_element(), 0)
-        .is_some_and(|count| count <= ELEMENTS_MAX)
+    let count = reach.of(document.root_element(), 0);
+    count.is_some_and(|count| count <= ELEMENTS_MAX) && are_few(reach.circles)
 }
 
 struct Reach<'a, 'input> {
@@ -48,6 +52,8 @@ struct Reach<'a, 'input> {
     named: HashMap<&'a str, Node<'a, 'input>>,
     /// By number of the element; nothing while it is being counted, as what names itself is read once.
     known: HashMap<u32, f64>,
+    /// References to an element that is being counted.
+    circles: usize,
 }
 
 /// What the elements that an element names come to.
@@ -65,6 +71,7 @@ impl<'a, 'input> Reach<'a, 'input> {
     /// `None` if it is nested too deeply.
     fn of(&mut self, node: Node<'a, 'input>, depth: usize) -> Option<f64> {
         if let Some(known) = self.known.get(&node.id().get()) {
+            self.circles += usize::from(*known == 0.0);
             return Some(*known);
         }
         if depth > DEPTH_MAX {
@@ -231,6 +238,17 @@ mod tests {
             "<use href='#a'/>".repeat(1000)
         );
         assert!(!check(&long), "a long path copied often");
+        let circles: String = (0..5000)
+            .map(|number| format!("<pattern id='p{number}'><rect fill='url(#p{number})'/></pattern>"))
+            .collect();
+        assert!(!check(&circles), "thousands of circles");
+        let rules: String = (0..3000).map(|number| format!(".c{number}{{fill:red}}")).collect();
+        let elements = "<rect class='a'/>".repeat(10_000);
+        assert!(
+            !check(&format!("<style>{rules}</style>{elements}")),
+            "every rule with every element"
+        );
+        assert!(!check(&"<style>a{fill:red}</style>".repeat(5000)), "thousands of sheets");
         assert!(
             !check(
                 &"<g>"
